@@ -1,0 +1,1 @@
+"""Measure, prove, compare, record, report."""

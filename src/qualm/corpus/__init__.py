@@ -1,0 +1,1 @@
+"""Documents on their way from files to packed token ids."""

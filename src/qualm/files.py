@@ -1,0 +1,77 @@
+"""Files that are either whole or not there: written to a temporary name, synced, renamed. And content hashes."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from qualm.errors import InputError, QualmError
+
+
+@contextlib.contextmanager
+def writing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary neighbour of `path`; on a clean exit sync it and rename it into place.
+
+    On any error the temporary file is removed and what stood at `path` before is untouched.
+    A full or failing disk raises QualmError naming the file.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise QualmError(
+            f"cannot write: {error.strerror or error}", where=str(path), then="free some space or name another place"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    with writing(path) as file:
+        file.write(text)
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Raises InputError naming the file, and the line if it is not JSON."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError("no such file", where=str(path)) from error
+    except (json.JSONDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise InputError(f"not a JSON file ({error})", where=str(path)) from error
+
+
+def hash_file(path: Path | str) -> str:
+    """SHA-256 of a file, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """A short content hash (128 bits, hex) of anything JSON can say, keys sorted."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

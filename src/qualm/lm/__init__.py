@@ -1,0 +1,1 @@
+"""The one interface to any language model, and the models behind it."""

@@ -1,0 +1,1 @@
+"""One mend a file. Never imports a probe, nor another mend."""

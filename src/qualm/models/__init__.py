@@ -1,0 +1,1 @@
+"""One family a file: ids in, logits out. Knows no text."""

@@ -1,0 +1,1 @@
+"""One probe a file. Never imports a mend, nor another probe."""

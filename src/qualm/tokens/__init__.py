@@ -1,0 +1,1 @@
+"""Train, load and rebuild tokenizers, and render the one chat template."""

@@ -1,0 +1,1 @@
+"""One loop that takes a loss."""
