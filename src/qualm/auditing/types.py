@@ -97,7 +97,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Proof:
-    """Two audits on the same cases, and what changed. `mend` is {"name", "settings", "mends"} or None for a comparison."""
+    """Two audits on the same cases, and what changed.
+
+    `mend` is {"name", "settings", "mends"}, or None for a comparison.
+    """
 
     before: Audit
     after: Audit

@@ -1,1 +1,1 @@
-"""The planted world: a seeded program that writes text in which every limit is planted at a known dose. Knows no model."""
+"""The planted world: a seeded program whose text carries every limit at a known dose. Knows no model."""
