@@ -1,0 +1,168 @@
+"""What a decoder is: a config that Hugging Face's config.json fills, and token ids in, logits out."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from qualm.errors import InputError
+from qualm.models.layers import KVCache
+
+_HARMLESS = """
+_attn_implementation _attn_implementation_autoset _commit_hash _flash_attn_2_enabled _name_or_path architectures
+bad_words_ids chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample
+dtype early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task forced_bos_token_id
+forced_eos_token_id gradient_checkpointing id2label label2id length_penalty max_length min_length no_repeat_ngram_size
+num_beam_groups num_beams num_labels num_return_sequences output_attentions output_hidden_states output_past
+output_scores prefix problem_type pruned_heads quantization_config remove_invalid_values repetition_penalty return_dict
+return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss tokenizer_class
+top_k top_p torch_dtype torchscript transformers.js_config transformers_version typical_p unsloth_fixed
+unsloth_version use_bfloat16 use_cache
+"""
+HARMLESS = frozenset(_HARMLESS.split())  # keys of config.json that do not change the logits
+FIXED: Mapping[str, tuple[Any, ...]] = {
+    "add_cross_attention": (False,),
+    "begin_suppress_tokens": (None,),
+    "is_decoder": (False, True),
+    "is_encoder_decoder": (False,),
+    "tie_encoder_decoder": (False,),
+    "use_bidirectional_attention": (False, None),
+}  # keys that would change them, with the values that are implemented
+
+
+@dataclass(frozen=True)
+class Config(ABC):
+    """A frozen dataclass whose field names are the keys of config.json."""
+
+    model_types: ClassVar[frozenset[str]]
+    harmless: ClassVar[frozenset[str]] = frozenset()  # besides HARMLESS
+    fixed: ClassVar[Mapping[str, tuple[Any, ...]]] = {}  # besides FIXED
+
+    @classmethod
+    def from_hf(cls, raw: Mapping[str, Any], where: str = "config.json") -> Self:
+        """Build from the content of a config.json.
+
+        Raises InputError naming the key if one is missing, of the wrong type, or would change the maths in a way that
+        is not implemented.
+        """
+        known = {field.name for field in fields(cls)}
+        fixed = {**FIXED, **cls.fixed}
+        if "auto_map" in raw:
+            raise InputError(
+                "key 'auto_map' names code inside the checkpoint, which is never run",
+                where=where,
+                then=f"use a checkpoint of a built-in model_type: {', '.join(sorted(cls.model_types))}",
+            )
+        for key, value in raw.items():
+            if key in fixed and value not in fixed[key]:
+                allowed = " or ".join(repr(v) for v in fixed[key])
+                raise InputError(
+                    f"{key} = {value!r} is not implemented (only {allowed}), and the answers would be wrong without it",
+                    where=where,
+                    then="use a checkpoint without it",
+                )
+            if key not in known and key not in fixed and key not in HARMLESS | cls.harmless:
+                near = get_close_matches(key, known, 1)
+                raise InputError(
+                    f"key {key!r} is not known, and could change the answers",
+                    where=where,
+                    then=f"did you mean {near[0]!r}?" if near else "remove it if you know that it does not",
+                )
+        return cls(**cls._checked({k: v for k, v in raw.items() if k in known}, where))
+
+    @classmethod
+    def _checked(cls, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """JSON lists become tuples; raises InputError on a value of the wrong type or a missing key."""
+        hints = get_type_hints(cls)
+        checked: dict[str, Any] = {}
+        for key, value in values.items():
+            value = tuple(value) if isinstance(value, list) else value
+            if not _fits(value, hints[key]):
+                raise InputError(f"{key} = {value!r} is not {_words(hints[key])}", where=where, then="mend the file")
+            checked[key] = value
+        needed = [f.name for f in fields(cls) if f.name not in checked and f.name in cls.required()]
+        if needed:
+            raise InputError(f"key {needed[0]!r} is missing", where=where, then="add it: it decides the shapes")
+        return checked
+
+    @classmethod
+    @abstractmethod
+    def required(cls) -> frozenset[str]:
+        """The keys without which no shape is known."""
+
+    def to_hf(self) -> dict[str, Any]:
+        """The content of config.json, for transformers 4.57 and 5, vLLM and llama.cpp's converter."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    def refuse(self, what: str) -> InputError:
+        return InputError(what, where="config.json", then="mend the numbers")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if isinstance(hint, UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(v, get_args(hint)[0]) for v in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, get_origin(hint) or hint)
+
+
+def _words(hint: Any) -> str:
+    if isinstance(hint, UnionType):
+        return " or ".join(_words(option) for option in get_args(hint))
+    names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", NoneType: "null"}
+    return names.get(hint, "a list" if get_origin(hint) is tuple else "an object")
+
+
+class Decoder(nn.Module, ABC):
+    """A causal language model: token ids in, logits of the next token out."""
+
+    config_class: ClassVar[type[Config]]
+    config: Any
+
+    @abstractmethod
+    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Hidden states after the last norm, (B, T, D), of ids (B, T) long.
+
+        With a cache the ids come after what it holds, and are added to it.
+        """
+
+    @abstractmethod
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of hidden states (..., D)."""
+
+    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Logits (B, T, V) of ids (B, T) long."""
+        return self.head(self.hidden(ids, cache))
+
+    @property
+    @abstractmethod
+    def last_norm(self) -> nn.Module:
+        """The norm whose output the head reads."""
+
+    @abstractmethod
+    def new_cache(self, batch: int, length: int) -> KVCache:
+        """An empty cache with `length` slots a row."""
+
+    @abstractmethod
+    def init_weights(self, seed: int | torch.Generator = 0) -> None:
+        """Fill all weights anew; the same seed gives the same weights."""
+
+    @torch.no_grad()
+    def scale_logits(self, factor: float) -> None:
+        """Multiply all logits by `factor`, through the last norm: the head is linear and has no bias."""
+        for weight in self.last_norm.parameters(recurse=False):
+            weight.mul_(factor)
+
+
+def generator(seed: int | torch.Generator, device: torch.device) -> torch.Generator:
+    return seed if isinstance(seed, torch.Generator) else torch.Generator(device).manual_seed(seed)

@@ -1,0 +1,161 @@
+"""What the decoders share: attention over a cache of keys and values, rotary positions, norms, int8 linears."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, the mean taken in float32 (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float32:
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return self.weight * F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype)
+
+
+def rotary_frequencies(head_dim: int, theta: float, scaling: Mapping[str, Any] | None) -> Tensor:
+    """Radians a position for each pair of channels, (head_dim / 2,) float32 (Su et al. 2021, arXiv 2104.09864).
+
+    `scaling` is Hugging Face's `rope_scaling`: None, or rope_type "linear" (Chen et al. 2023, arXiv 2306.15595) or
+    "llama3" (Llama 3.1: slow channels are slowed by `factor`, fast ones kept, those between blended).
+    """
+    exponent = torch.arange(0, head_dim, 2, dtype=torch.int64, device="cpu").float() / head_dim
+    inverse = 1.0 / (theta**exponent)
+    if scaling is None:
+        return inverse
+    factor = float(scaling["factor"])
+    if scaling["rope_type"] == "linear":
+        return inverse / factor
+    low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
+    turns = scaling["original_max_position_embeddings"] * inverse / (2 * math.pi)  # over the length trained first
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return kept * inverse + (1 - kept) * inverse / factor
+
+
+def rotary(positions: Tensor, frequencies: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, each (B or 1, 1, T, Dh/2), of positions (B or 1, T)."""
+    angles = positions[:, None, :, None].float() * frequencies.to(positions.device)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn channel i against channel i + Dh/2 by the angle of its position; x is (B, H, T, Dh)."""
+    a, b = x.chunk(2, -1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+
+
+class KVCache:
+    """Keys and values of what was read so far; one slot a position, (B, Hkv, length, Dh) a layer.
+
+    `lengths` (B,) long counts the slots of each row that are in use: new tokens take the positions from there on, and
+    slots at or beyond it are never seen, so prompts padded on the right need no mask: read them in one call, then set
+    `lengths` to the true prompt lengths. Slots are added when they run out.
+    """
+
+    def __init__(self, layers: int, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device):
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.lengths = torch.zeros(shape[0], dtype=torch.long, device=device)
+
+    @property
+    def length(self) -> int:
+        """Slots a row."""
+        return self.keys[0].shape[2]
+
+    @property
+    def bytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep these rows, in this order; a row may be named more than once."""
+        self.keys = [k[rows] for k in self.keys]
+        self.values = [v[rows] for v in self.values]
+        self.lengths = self.lengths[rows]
+
+    def trim(self, length: int) -> None:
+        """Forget what stands at or beyond position `length` in every row."""
+        self.lengths = self.lengths.clamp(max=length)
+
+    def reserve(self, length: int) -> None:
+        """Have at least `length` slots; what was read stays."""
+        missing = length - self.length
+        if missing > 0:
+            missing = max(missing, self.length)  # doubling keeps the cost of growing linear
+            self.keys = [F.pad(k, (0, 0, 0, missing)) for k in self.keys]
+            self.values = [F.pad(v, (0, 0, 0, missing)) for v in self.values]
+
+
+class Reading:
+    """Where the new tokens of one call stand, worked out once for all layers: their positions, slots and masks."""
+
+    def __init__(self, ids: Tensor, cache: KVCache | None):
+        batch, new = ids.shape
+        steps = torch.arange(new, device=ids.device)
+        self.cache = cache
+        self.masks: dict[int | None, Tensor | None] = {}
+        if cache is None:
+            self.first, self.stop, self.level, self.positions = 0, new, True, steps[None]
+            return
+        shortest, longest = (int(n) for n in cache.lengths.aminmax())
+        self.first, self.stop, self.level = longest, longest + new, shortest == longest
+        self.positions = cache.lengths[:, None] + steps if not self.level else longest + steps[None]  # (B or 1, T)
+        self.rows = torch.arange(batch, device=ids.device)[:, None]
+        cache.reserve(self.stop)
+
+    def remember(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store new keys and values (B, Hkv, T, Dh); returns all that may be looked at, (B, Hkv, S, Dh)."""
+        if self.cache is None:
+            return k, v
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
+        if self.level:
+            keys[:, :, self.first : self.stop] = k
+            values[:, :, self.first : self.stop] = v
+        else:
+            keys[self.rows, :, self.positions] = k.transpose(1, 2)
+            values[self.rows, :, self.positions] = v.transpose(1, 2)
+        if self.first == 0:
+            return k, v
+        return keys[:, :, : self.stop], values[:, :, : self.stop]
+
+    def mask(self, window: int | None) -> Tensor | None:
+        """What each new token sees, (B or 1, 1, T, S) bool; None if plain causal, or a last token that sees all."""
+        if window not in self.masks:
+            self.masks[window] = self._mask(window)
+        return self.masks[window]
+
+    def _mask(self, window: int | None) -> Tensor | None:
+        new = self.positions.shape[1]
+        fits = window is None or self.stop <= window
+        if fits and (self.first == 0 or (self.level and new == 1)):
+            return None
+        slots = torch.arange(self.stop, device=self.positions.device)
+        behind = self.positions[:, None, :, None] - slots
+        return (behind >= 0) if window is None else (behind >= 0) & (behind < window)
+
+    def done(self) -> None:
+        if self.cache is not None:
+            self.cache.lengths = self.cache.lengths + self.positions.shape[1]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, reading: Reading, layer: int, window: int | None = None) -> Tensor:
+    """Causal attention of the new tokens over all read so far.
+
+    q is (B, H, T, Dh), k and v (B, Hkv, T, Dh) with Hkv a divisor of H; returns (B, T, H * Dh).
+    With a `window`, a token sees itself and the window - 1 before it.
+    """
+    k, v = reading.remember(layer, k, v)
+    mask = reading.mask(window)
+    causal = mask is None and reading.first == 0 and q.shape[2] > 1
+    grouped = q.shape[1] != k.shape[1]
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+    return out.transpose(1, 2).flatten(2)

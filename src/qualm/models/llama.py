@@ -1,0 +1,292 @@
+"""Llama and the families of its shape: Mistral, Qwen2, Qwen3.
+
+Touvron et al. 2023 (arXiv 2302.13971), Dubey et al. 2024 (2407.21783); Mistral: Jiang et al. 2023 (2310.06825);
+Qwen2: Yang et al. 2024 (2407.10671); Qwen3: Yang et al. 2025 (2505.09388). Parameter names are Hugging Face's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qualm.errors import InputError
+from qualm.models.base import Config, Decoder, generator
+from qualm.models.layers import KVCache, Reading, RMSNorm, attend, rotary, rotary_frequencies, rotate
+
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "llama": {"max_position_embeddings": 2048, "bos_token_id": 1, "eos_token_id": 2},
+    "mistral": {
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "sliding_window": 4096,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
+    "qwen2": {"num_key_value_heads": 32, "max_position_embeddings": 32768, "sliding_window": 4096},
+    "qwen3": {"num_key_value_heads": 32, "max_position_embeddings": 32768, "sliding_window": 4096, "head_dim": 128},
+}  # what a key left out of a config.json means there
+ROPE_KEYS = {
+    "linear": {"factor"},
+    "llama3": {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
+}
+
+
+@dataclass(frozen=True)
+class LlamaConfig(Config):
+    """The keys of config.json. `model_type` decides biases (Qwen2: q, k, v) and the norms of q and k (Qwen3)."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int = 0  # 0: as many as num_attention_heads
+    head_dim: int = 0  # 0: hidden_size / num_attention_heads
+    max_position_embeddings: int = 2048
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    rope_scaling: Mapping[str, Any] | None = None  # {"rope_type": "linear" | "llama3", "factor": ..., ...}
+    tie_word_embeddings: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    sliding_window: int | None = None  # tokens a layer looks back, itself included
+    use_sliding_window: bool = False  # Qwen: whether layers from max_window_layers on use it
+    max_window_layers: int = 28
+    layer_types: tuple[str, ...] | None = None  # "full_attention" or "sliding_attention" for each layer
+    initializer_range: float = 0.02
+    bos_token_id: int | None = None
+    eos_token_id: int | tuple[int, ...] | None = None
+    pad_token_id: int | None = None
+    model_type: str = "llama"
+
+    model_types: ClassVar[frozenset[str]] = frozenset(ARCHITECTURES)
+    harmless: ClassVar[frozenset[str]] = frozenset({"attention_dropout", "is_llama_config"})
+    fixed: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "hidden_act": ("silu",),
+        "pretraining_tp": (1,),
+        "partial_rotary_factor": (1, None),
+        "rope_interleaved": (False,),
+    }
+
+    def __post_init__(self) -> None:
+        if self.model_type not in self.model_types:
+            raise self.refuse(f"model_type {self.model_type!r} is none of {', '.join(sorted(self.model_types))}")
+        sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise self.refuse(f"{name} = {getattr(self, name)} is not positive")
+        heads = self.num_attention_heads
+        if self.head_dim == 0 and self.hidden_size % heads:
+            raise self.refuse(f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {heads}")
+        object.__setattr__(self, "num_key_value_heads", self.num_key_value_heads or heads)
+        object.__setattr__(self, "head_dim", self.head_dim or self.hidden_size // heads)
+        if self.num_key_value_heads < 1 or heads % self.num_key_value_heads:
+            raise self.refuse(f"num_key_value_heads {self.num_key_value_heads} does not divide {heads} heads")
+        if self.head_dim < 2 or self.head_dim % 2:
+            raise self.refuse(f"head_dim {self.head_dim} is not a positive even number")
+        if self.sliding_window is not None and self.sliding_window < 1:
+            raise self.refuse(f"sliding_window = {self.sliding_window} is not positive")
+        self._check_layers()
+
+    def _check_layers(self) -> None:
+        if self.layer_types is None:
+            return
+        if len(self.layer_types) != self.num_hidden_layers:
+            raise self.refuse(f"layer_types names {len(self.layer_types)} layers of {self.num_hidden_layers}")
+        for kind in self.layer_types:
+            if kind not in ("full_attention", "sliding_attention"):
+                raise self.refuse(f"layer_types: {kind!r} is not implemented")
+
+    @classmethod
+    def required(cls) -> frozenset[str]:
+        return frozenset({"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"})
+
+    @classmethod
+    def from_hf(cls, raw: Mapping[str, Any], where: str = "config.json") -> Self:
+        kind = raw.get("model_type", "llama")
+        values = {**DEFAULTS.get(kind, {}), **{k: v for k, v in raw.items() if k != "rope_parameters"}}
+        if kind in ("qwen2", "qwen3") and not values.get("use_sliding_window"):
+            values["sliding_window"] = None
+        for key in ("num_key_value_heads", "head_dim"):
+            if values.get(key, 0) is None:
+                del values[key]
+        theta, values["rope_scaling"] = _rope(raw, where)
+        if theta is not None:
+            values["rope_theta"] = theta
+        return super().from_hf(values, where)
+
+    def to_hf(self) -> dict[str, Any]:
+        kept = super().to_hf()
+        kind = self.model_type
+        for keys, kinds in (
+            (("attention_bias",), ("llama", "qwen3")),
+            (("mlp_bias",), ("llama",)),
+            (("use_sliding_window", "max_window_layers", "layer_types"), ("qwen2", "qwen3")),
+            (("sliding_window",), ("mistral", "qwen2", "qwen3")),
+        ):
+            kept = {k: v for k, v in kept.items() if k not in keys or kind in kinds}
+        if self.layer_types is None:
+            kept.pop("layer_types", None)
+        scaling = dict(self.rope_scaling) if self.rope_scaling else {"rope_type": "default"}
+        return {
+            "architectures": [ARCHITECTURES[kind]],
+            **kept,
+            "hidden_act": "silu",
+            "rope_parameters": {"rope_theta": self.rope_theta, **scaling},
+        }
+
+    def window(self, layer: int) -> int | None:
+        """How many tokens a layer sees, itself included; None for all before it."""
+        if self.layer_types is not None:
+            return self.sliding_window if self.layer_types[layer] == "sliding_attention" else None
+        if self.model_type in ("qwen2", "qwen3"):
+            return self.sliding_window if self.use_sliding_window and layer >= self.max_window_layers else None
+        return self.sliding_window if self.model_type == "mistral" else None
+
+
+def _rope(raw: Mapping[str, Any], where: str) -> tuple[float | None, dict[str, Any] | None]:
+    """Base and scaling from `rope_theta`, `rope_scaling` (transformers 4) and `rope_parameters` (transformers 5)."""
+    found = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}
+    theta = found.pop("rope_theta", raw.get("rope_theta"))
+    kind = found.pop("rope_type", found.pop("type", "default"))
+    found.pop("type", None)
+    if found.pop("partial_rotary_factor", 1.0) != 1.0:
+        raise InputError("partial_rotary_factor is not implemented", where=where, then="use a checkpoint without it")
+    if kind == "default":
+        return theta, None
+    if kind not in ROPE_KEYS:
+        raise InputError(
+            f"rope_type {kind!r} is not implemented (only default, {', '.join(ROPE_KEYS)})",
+            where=where,
+            then="use a checkpoint without it",
+        )
+    odd = ROPE_KEYS[kind] ^ set(found)
+    numbers = [v for v in found.values() if isinstance(v, int | float) and not isinstance(v, bool) and v > 0]
+    if odd or len(numbers) < len(found):
+        raise InputError(
+            f"rope_type {kind!r} takes positive numbers for {', '.join(sorted(ROPE_KEYS[kind]))}, not {found!r}",
+            where=where,
+            then="mend the file",
+        )
+    return theta, {"rope_type": kind, **found}
+
+
+class Attention(nn.Module):
+    def __init__(self, config: LlamaConfig, layer: int):
+        super().__init__()
+        width, dim = config.hidden_size, config.head_dim
+        bias = config.attention_bias and config.model_type in ("llama", "qwen3")
+        inner = bias or config.model_type == "qwen2"
+        self.layer, self.window, self.dim = layer, config.window(layer), dim
+        self.q_proj = nn.Linear(width, config.num_attention_heads * dim, bias=inner)
+        self.k_proj = nn.Linear(width, config.num_key_value_heads * dim, bias=inner)
+        self.v_proj = nn.Linear(width, config.num_key_value_heads * dim, bias=inner)
+        self.o_proj = nn.Linear(config.num_attention_heads * dim, width, bias=bias)
+        normed = config.model_type == "qwen3"
+        self.q_norm = RMSNorm(dim, config.rms_norm_eps) if normed else nn.Identity()
+        self.k_norm = RMSNorm(dim, config.rms_norm_eps) if normed else nn.Identity()
+
+    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], reading: Reading) -> Tensor:
+        q = self.q_norm(self.q_proj(x).unflatten(-1, (-1, self.dim))).transpose(1, 2)  # (B, H, T, Dh)
+        k = self.k_norm(self.k_proj(x).unflatten(-1, (-1, self.dim))).transpose(1, 2)  # (B, Hkv, T, Dh)
+        v = self.v_proj(x).unflatten(-1, (-1, self.dim)).transpose(1, 2)
+        out = attend(rotate(q, *turn), rotate(k, *turn), v, reading, self.layer, self.window)
+        return self.o_proj(out)
+
+
+class MLP(nn.Module):
+    """SwiGLU (Shazeer 2020, arXiv 2002.05202)."""
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        bias = config.mlp_bias and config.model_type == "llama"
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=bias)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=bias)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    def __init__(self, config: LlamaConfig, layer: int):
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], reading: Reading) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), turn, reading)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Body(nn.Module):
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class Llama(Decoder):
+    """`Llama(config)` has the weights of seed 0. Ids beyond the vocabulary are the caller's error."""
+
+    config_class = LlamaConfig
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        self.config = config
+        self.model = Body(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+        self.frequencies = rotary_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
+        self.init_weights()
+
+    @property
+    def last_norm(self) -> RMSNorm:
+        return self.model.norm
+
+    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        reading = Reading(ids, cache)
+        x = self.model.embed_tokens(ids)  # (B, T, D)
+        turn = rotary(reading.positions, self.frequencies, x.dtype)
+        for layer in self.model.layers:
+            x = layer(x, turn, reading)
+        reading.done()
+        return self.model.norm(x)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return self.lm_head(hidden)
+
+    def new_cache(self, batch: int, length: int) -> KVCache:
+        like, c = self.model.norm.weight, self.config
+        shape = (batch, c.num_key_value_heads, max(1, length), c.head_dim)
+        return KVCache(c.num_hidden_layers, shape, like.dtype, like.device)
+
+    @torch.no_grad()
+    def init_weights(self, seed: int | torch.Generator = 0) -> None:
+        """Normal weights of width `initializer_range`; those that write to the residual stream are divided by
+        sqrt(2 * layers) (Radford et al. 2019, section 2.3). Biases 0, norms 1.
+        """
+        source = generator(seed, self.model.norm.weight.device)
+        width = self.config.initializer_range
+        for name, weight in self.named_parameters():
+            if name.endswith("bias"):
+                weight.zero_()
+            elif weight.dim() == 1:
+                weight.fill_(1.0)
+            else:
+                residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+                depth = 2 * self.config.num_hidden_layers if residual else 1
+                weight.normal_(0.0, width / depth**0.5, generator=source)
