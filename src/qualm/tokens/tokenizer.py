@@ -1,0 +1,272 @@
+"""Tokens: text to ids and back, with the chat template, in the Hugging Face layout.
+
+What stands in a message is text: only the template's own markers become control tokens.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from tokenizers import AddedToken, Encoding, Tokenizer
+
+from qualm.cases import Message, Prompt
+from qualm.errors import InputError
+from qualm.files import hash_json, read_json, write_json, write_text
+from qualm.tokens.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer
+from qualm.tokens.template import DEFAULT, Guard, Template, check_unicode
+
+NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
+MANY = 64  # texts from which the tokenizer's own threads pay
+
+T = TypeVar("T")
+
+
+class Encoded(NamedTuple):
+    """Ids, and for each the half-open range of characters it stands for."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """A tokenizer and what its files say of it. `settings` is the rest of tokenizer_config.json.
+
+    `bos`, `eos`, `pad`, `unk` are spellings, "" where there is none. A model that brings no chat template gets
+    "Question: ...\\nAnswer:" (`qualm.tokens.template.DEFAULT`).
+    """
+
+    tokenizer: Tokenizer
+    bos: str = ""
+    eos: str = ""
+    pad: str = ""
+    unk: str = ""
+    template: str = DEFAULT
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    where: str = "tokenizer"
+
+    def __post_init__(self) -> None:
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        for name in NAMES:
+            spelled = getattr(self, name[:3])
+            if spelled and self.tokenizer.token_to_id(spelled) is None:
+                raise InputError(f"the {name} {spelled!r} is not in the vocabulary", where=self.where)
+
+    # -- facts
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest id."""
+        return self._highest + 1
+
+    @cached_property
+    def _highest(self) -> int:
+        return max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
+    @cached_property
+    def special(self) -> dict[str, int]:
+        """Spelling and id of the control tokens."""
+        return {t.content: i for i, t in self.tokenizer.get_added_tokens_decoder().items() if t.special and t.content}
+
+    @property
+    def bos_id(self) -> int | None:
+        return self.tokenizer.token_to_id(self.bos) if self.bos else None
+
+    @property
+    def eos_id(self) -> int | None:
+        return self.tokenizer.token_to_id(self.eos) if self.eos else None
+
+    @property
+    def pad_id(self) -> int | None:
+        return self.tokenizer.token_to_id(self.pad) if self.pad else None
+
+    @cached_property
+    def eos_ids(self) -> frozenset[int]:
+        return frozenset() if self.eos_id is None else frozenset({self.eos_id})
+
+    @cached_property
+    def hash(self) -> str:
+        """The same for two tokenizers that split alike and name the same special tokens."""
+        return hash_json([json.loads(self.tokenizer.to_str()), self.bos, self.eos, self.pad, self.unk])
+
+    @cached_property
+    def template_hash(self) -> str:
+        return hash_json(self.template)
+
+    @cached_property
+    def start(self) -> tuple[int, ...]:
+        """The ids that the tokenizer puts before a text (often none)."""
+        encoding = self.tokenizer.encode("a", add_special_tokens=True)
+        mask = encoding.special_tokens_mask
+        return tuple(encoding.ids[: mask.index(0)]) if 0 in mask else ()
+
+    # -- text to ids
+
+    @cached_property
+    def _plain(self) -> Tokenizer:
+        tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
+        tokenizer.encode_special_tokens = True
+        return tokenizer
+
+    @cached_property
+    def _guard(self) -> Guard:
+        return Guard(self.special)
+
+    @cached_property
+    def _template(self) -> Template:
+        return Template(self.template, self.where)
+
+    def encode(self, text: str, special: bool = False) -> list[int]:
+        """The ids of a text; `decode` gives it back. Nothing is put before or after it.
+
+        With `special`, spelled markers become control tokens: for text that this program wrote (a rendered
+        template), never for a user's.
+        """
+        return self.offsets(text, special).ids
+
+    def encode_many(self, texts: Sequence[str], special: bool = False) -> list[list[int]]:
+        """`encode` of each, by several threads."""
+        for text in texts:
+            check_unicode(text)
+        which = self.tokenizer if special else self._plain
+        return [e.ids for e in which.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def offsets(self, text: str, special: bool = False) -> Encoded:
+        """The ids of a text with the characters each stands for; a character's bytes may be spread over several."""
+        check_unicode(text)
+        encoding: Encoding = (self.tokenizer if special else self._plain).encode(text, add_special_tokens=False)
+        return Encoded(encoding.ids, encoding.offsets)
+
+    def encode_prompt(self, prompt: Prompt, generation: bool = True) -> list[int]:
+        """The ids to continue: a text after the tokenizer's start tokens, or messages in the chat template."""
+        if isinstance(prompt, str):
+            return [*self.start, *self.encode(prompt)]
+        return self.encode_rendered(self.render_protected(prompt, generation)).ids
+
+    # -- the chat template
+
+    def render(self, messages: Sequence[Message], generation: bool = False) -> str:
+        """The conversation as one text, with `generation` up to where the assistant is to speak.
+
+        For reading and for training; markers in a message are only told from the template's by `encode_prompt`.
+        """
+        return self._guard.restore(self.render_protected(messages, generation))
+
+    def render_protected(self, messages: Sequence[Message], generation: bool) -> str:
+        """As `render`, with what could pass for a marker inside a message swapped (see `Guard`), lengths kept."""
+        names = {name: getattr(self, name[:3]) for name in NAMES if getattr(self, name[:3])}
+        return self._template.render(self._guard.protect(list(messages)), generation, **names)
+
+    def encode_rendered(self, text: str) -> Encoded:
+        """Ids and offsets of what `render_protected` gave."""
+        if self._guard.restore(text) == text:
+            return self.offsets(text, special=True)
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        added = {t.content: t for t in self.tokenizer.get_added_tokens_decoder().values()}
+        pieces = list(self._guard.split(text))
+        for i, (piece, at, marker) in enumerate(pieces):
+            if marker:
+                ids.append(self.special[piece])
+                offsets.append((at, at + len(piece)))
+                continue
+            before, after = (added.get(pieces[j][0]) if 0 <= j < len(pieces) else None for j in (i - 1, i + 1))
+            kept, skipped = strip_beside(piece, before, after)
+            encoded = self.offsets(kept)
+            ids += encoded.ids
+            offsets += [(at + skipped + a, at + skipped + b) for a, b in encoded.offsets]
+        return Encoded(ids, offsets)
+
+    # -- ids to text
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        return self.tokenizer.decode(list(ids), skip_special_tokens=skip_special)
+
+    def detokenizer(self) -> Detokenizer:
+        """Ids in, one at a time; text out that never splits a character."""
+        if isinstance(self._byte_table, dict):
+            return ByteDetokenizer(self._byte_table)
+        return WindowDetokenizer(self.decode)
+
+    @cached_property
+    def _byte_table(self) -> dict[int, bytes] | None:
+        decoder = json.loads(self.tokenizer.to_str()).get("decoder") or {}
+        return ByteDetokenizer.table(self.tokenizer, self.special) if decoder.get("type") == "ByteLevel" else None
+
+    # -- files
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Tokens":
+        """From a directory in the Hugging Face layout. Raises InputError naming the file that cannot be used."""
+        folder = Path(path)
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise InputError("no such file", where=str(file), then="name a folder that holds a tokenizer.json")
+        settings = read_settings(folder)
+        tokenizer = whole(lambda: Tokenizer.from_file(str(file)), file)
+        spelled = {name[:3]: settings.pop(name) for name in NAMES if name in settings}
+        template = settings.pop("chat_template", None) or DEFAULT
+        return whole(lambda: cls(tokenizer, **spelled, template=template, settings=settings, where=str(file)), file)
+
+    def save(self, path: Path | str) -> None:
+        """tokenizer.json, tokenizer_config.json, special_tokens_map.json and chat_template.jinja."""
+        folder = Path(path)
+        names = {name: getattr(self, name[:3]) for name in NAMES if getattr(self, name[:3])}
+        # transformers 5's own name for the class is unknown to transformers 4 and to older engines.
+        settings = {**self.settings, **names, "tokenizer_class": "PreTrainedTokenizerFast"}
+        settings.setdefault("clean_up_tokenization_spaces", False)
+        write_text(folder / "tokenizer.json", self.tokenizer.to_str(pretty=True))
+        write_json(folder / "tokenizer_config.json", {**settings, "chat_template": self.template})
+        write_json(folder / "special_tokens_map.json", names)
+        write_text(folder / "chat_template.jinja", self.template)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json over special_tokens_map.json, spellings as strings; chat_template.jinja over both."""
+    settings: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            read = read_json(folder / name)
+            if not isinstance(read, dict):
+                raise InputError("is not a JSON object", where=str(folder / name))
+            settings |= read
+    settings.pop("auto_map", None)
+    for name in NAMES:
+        spelled = settings.get(name)
+        settings[name] = spelled.get("content") if isinstance(spelled, dict) else spelled
+        if settings[name] is not None and not isinstance(settings[name], str):
+            raise InputError(f"{name} is not a string", where=str(folder / "tokenizer_config.json"))
+        settings[name] = settings[name] or ""
+    template = settings.get("chat_template")
+    if isinstance(template, list):  # several, by name
+        settings["chat_template"] = next((t["template"] for t in template if t.get("name") == "default"), None)
+    if (folder / "chat_template.jinja").is_file():
+        settings["chat_template"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    return settings
+
+
+def strip_beside(piece: str, before: AddedToken | None, after: AddedToken | None) -> tuple[str, int]:
+    """A text without the white space that the markers beside it swallow, and how much went at its start."""
+    kept = piece.rstrip() if after is not None and after.lstrip else piece
+    if before is not None and before.rstrip:
+        return kept.lstrip(), len(kept) - len(kept.lstrip())
+    return kept, 0
+
+
+def whole(build: Callable[[], T], where: Path | str) -> T:
+    """Run what may fail inside the Rust library. Raises InputError naming the file.
+
+    A Rust panic comes up as `PanicException`, which is no `Exception`.
+    """
+    try:
+        return build()
+    except InputError:
+        raise
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise InputError(f"not a usable tokenizer ({error})", where=str(where)) from error
+        raise
