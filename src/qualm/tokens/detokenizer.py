@@ -53,11 +53,11 @@ class ByteDetokenizer:
 class WindowDetokenizer:
     """For any other vocabulary: the new text is what the last ids add to the few before them."""
 
-    def __init__(self, decode: Callable[[Sequence[int]], str]):
+    def __init__(self, decode: Callable[[Sequence[int]], str], after: Sequence[int] = ()):
         self.decode = decode
-        self.ids: list[int] = []
-        self.read = 0  # ids whose text is out
-        self.out = ""  # text of ids[:read]
+        self.ids = list(after[-HELD:])
+        self.read = len(self.ids)  # ids whose text is out
+        self.out = decode(self.ids)
 
     def push(self, token: int) -> str:
         self.ids.append(token)

@@ -19,7 +19,6 @@ from qualm.tokens.detokenizer import ByteDetokenizer, Detokenizer, WindowDetoken
 from qualm.tokens.template import DEFAULT, Guard, Template, check_unicode
 
 NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
-MANY = 64  # texts from which the tokenizer's own threads pay
 
 T = TypeVar("T")
 
@@ -186,11 +185,11 @@ class Tokens:
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         return self.tokenizer.decode(list(ids), skip_special_tokens=skip_special)
 
-    def detokenizer(self) -> Detokenizer:
-        """Ids in, one at a time; text out that never splits a character."""
-        if isinstance(self._byte_table, dict):
+    def detokenizer(self, after: Sequence[int] = ()) -> Detokenizer:
+        """Ids in, one at a time; text out that never splits a character. `after`: the ids that stand before them."""
+        if self._byte_table is not None:
             return ByteDetokenizer(self._byte_table)
-        return WindowDetokenizer(self.decode)
+        return WindowDetokenizer(self.decode, after)
 
     @cached_property
     def _byte_table(self) -> dict[int, bytes] | None:
