@@ -32,7 +32,8 @@ class Sampling:
 class Completion:
     """What a model wrote after a prompt.
 
-    `finish` is "stop" (its end token or a stop string, which is not part of `text`) or "length".
+    `finish` is "stop" (its end token or a stop string, which is not part of `text`), "length", or "unread": no
+    answer came within the bounded number of tries, `text` is empty and `notes["why"]` says why.
     `logprobs` are nats, one a generated token, at temperature 1 before any filter; empty where unknown.
     `notes` is what a mend did on the way: passages used, calls made, an answer withheld.
     """
@@ -50,7 +51,7 @@ class Scored:
     """log p(continuation | context) in nats, one number a token of the continuation.
 
     Context and continuation are tokenised as one text; a token that straddles the border belongs to the
-    continuation.
+    continuation. One NaN stands for a continuation whose score could not be read.
     """
 
     logprobs: tuple[float, ...]

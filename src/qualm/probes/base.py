@@ -41,7 +41,10 @@ class Probe(ABC):
     def observe(self, lm: LM, cases: Sequence[Case]) -> list[Row]:
         """One row a case, in order; {} for a case that could not be read. By default: generate, then grade."""
         answers = lm.generate([case.prompt for case in cases], self.sampling)
-        return [{**self.grade(case, a.text), "answer": a.text} for case, a in zip(cases, answers, strict=True)]
+        return [
+            {} if answer.finish == "unread" else {**self.grade(case, answer.text), "answer": answer.text}
+            for case, answer in zip(cases, answers, strict=True)
+        ]
 
     def grade(self, case: Case, answer: str) -> Row:
         """The one method most probes write: {"value": number, ...} for one answer."""
