@@ -1,0 +1,292 @@
+"""The one training loop. Pretraining, tuning and distilling differ by `loss(model, batch)` alone.
+
+On one machine, thread count and torch version, a run that was stopped or killed and is started again gives the same
+losses and weights, bit for bit, as one that was not.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qualm.config import to_dict
+from qualm.errors import InputError, QualmError, Stopped
+from qualm.training import state
+from qualm.training.checkpoint import Checkpoints
+from qualm.training.data import Draw, Rows
+from qualm.training.losses import Loss
+from qualm.training.metrics import Metrics
+from qualm.training.settings import TrainSettings, rate_at, rate_for
+from qualm.training.state import Progress
+
+MOST_BAD = 3  # updates skipped in a row before the run gives up
+GUARDS = ("threads", "strict")  # settings that do not decide the result of a step
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls. `validate` reads a model, lower is better, and draws no random numbers.
+
+    `on_step` gets each row of metrics.jsonl, `on_event` each thing that a person should know of. After each step
+    `should_stop` may ask for an end: the run saves and raises Stopped.
+    """
+
+    validate: Callable[[nn.Module], float] | None = None
+    on_step: Callable[[Row], None] = lambda row: None
+    on_event: Callable[[str], None] = lambda event: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where the run ended: `loss` in nats a token at the last step, `best` what validation read at `best_step`."""
+
+    steps: int
+    loss: float | None
+    best: float | None
+    best_step: int
+    tokens: int
+    seconds: float
+    skipped: int
+    validations: tuple[tuple[int, float], ...]
+
+
+def fit(
+    model: nn.Module,
+    data: Rows,
+    loss: Loss,
+    settings: TrainSettings,
+    folder: Path | None = None,
+    hooks: Hooks = Hooks(),
+) -> Result:
+    """Train `model` in place; it ends with the best weights if there is a validation, else with the last.
+
+    With a `folder`, checkpoints and metrics.jsonl are kept there, and a run that lies there is gone on with.
+    Raises QualmError if that run had other settings, data or starting weights (naming the field), if the disk is
+    full, or after three updates in a row whose loss or gradient is not finite; Stopped when asked to stop.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_own_torch_state(model, settings))
+        places = stack.enter_context(Checkpoints(folder, hooks.on_event)) if folder else None
+        run = _Run(model, data, loss, settings, hooks)
+        if places:
+            run.open(places)
+            stack.callback(run.close)
+        while not run.progress.finished:
+            run.advance()
+        return run.end()
+
+
+@contextmanager
+def _own_torch_state(model: nn.Module, settings: TrainSettings) -> Iterator[None]:
+    """Seed, thread count and training mode as the run needs them; the caller's come back afterwards."""
+    device, threads, training = next(model.parameters()).device, torch.get_num_threads(), model.training
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(settings.seed)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        model.train()
+        try:
+            yield
+        finally:
+            model.train(training)
+            torch.set_num_threads(threads)
+
+
+@dataclass
+class _Run:
+    model: nn.Module
+    data: Rows
+    loss: Loss
+    settings: TrainSettings
+    hooks: Hooks
+    progress: Progress = field(default_factory=Progress)
+    places: Checkpoints | None = None
+    metrics: Metrics | None = None
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not len(self.data):
+            raise InputError("no rows to train on", then="add text")
+        s = self.settings
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise InputError("the model has no weight that may change")
+        self.total = s.total(len(self.data))
+        self.peak = rate_for(sum(p.numel() for p in self.model.parameters())) if s.lr is None else s.lr
+        self.draw = Draw(len(self.data), s.batch, s.accumulate, s.seed)
+        self.device = self.parameters[0].device
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in self.parameters if p.dim() > 1], "weight_decay": s.weight_decay},
+                {"params": [p for p in self.parameters if p.dim() < 2], "weight_decay": 0.0},
+            ],
+            lr=self.peak,
+            betas=(s.beta1, s.beta2),
+            fused=True,
+        )
+
+    # -- files
+
+    def open(self, places: Checkpoints) -> None:
+        """Go on from the newest whole checkpoint, if there is one."""
+        self.places = places
+        self.identity = {
+            "settings": {k: v for k, v in to_dict(self.settings).items() if k not in GUARDS},
+            "data": {**self.data.identity, "rows": len(self.data)},
+            "start": state.hash_weights(self.model),
+            "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__, "world_size": 1},
+            "schedule": {"total": self.total, "peak": self.peak},
+        }
+        step = places.newest()
+        if step is not None:
+            self._check(state.read_facts(places.path(step)), places.path(step))
+            self.progress = state.restore(places.path(step), self.model, self.optimizer)
+            self.hooks.on_event(f"{places.folder}: goes on from step {step} of {self.total}")
+        self.metrics = Metrics(places.folder / "metrics.jsonl", self.progress.step)
+
+    def _check(self, found: Mapping[str, Any], where: Path) -> None:
+        """Refuse to go on with what would be another run."""
+        for part in ("settings", "data", "start"):
+            old, new = found[part], self.identity[part]
+            if old != new and part == "start":
+                raise InputError("began from other weights", where=str(where), then="name another folder")
+            for name in sorted(old.keys() | new.keys()) if old != new else ():
+                if old.get(name) != new.get(name):
+                    raise InputError(
+                        f"{part}.{name} was {old.get(name)!r} and is now {new.get(name)!r}",
+                        where=str(where),
+                        then="use the old one, or name another folder",
+                    )
+        for name, old in found["machine"].items():
+            new = self.identity["machine"][name]
+            if old != new and self.settings.strict:
+                raise QualmError(
+                    f"{name} was {old} and is now {new}, so the run would not go on bit for bit",
+                    where=str(where),
+                    then=f"use {name} {old} again, or set strict=false",
+                )
+            if old != new:
+                self.hooks.on_event(f"{name} was {old} and is now {new}: the run does not go on bit for bit")
+
+    def _save(self) -> None:
+        if not self.places or not self.metrics:
+            return
+        metrics, facts = self.metrics, state.facts_of(self.progress, self.identity)
+
+        def fill(folder: Path) -> None:
+            metrics.sync()
+            state.write(folder, self.model, self.optimizer, facts)
+
+        self.places.save(self.progress.step, fill)
+        self.places.prune({self.progress.best_step})
+
+    def close(self) -> None:
+        if self.metrics:
+            self.metrics.close()
+
+    # -- one update
+
+    def advance(self) -> None:
+        """One update, and what is due after it: validation, a row of metrics, a checkpoint."""
+        p, s, began = self.progress, self.settings, time.perf_counter()
+        p.step += 1
+        rate = rate_at(p.step, self.total, self.peak, s)
+        nats, count, norm = self._gradient()
+        good = math.isfinite(nats) and math.isfinite(norm)
+        if good:
+            self._update(rate, norm, count)
+        self.optimizer.zero_grad(set_to_none=True)
+        p.loss = nats / count if good else p.loss
+        p.tokens += count
+        p.bad = 0 if good else p.bad + 1
+        p.skipped += not good
+        seconds = time.perf_counter() - began
+        p.finished = p.step == self.total
+        row = {"step": p.step, "loss": p.loss if good else None, "lr": rate, "norm": norm / count if good else None}
+        row |= {"tokens": p.tokens, "tokens_per_second": round(count / seconds, 1)}
+        improved = self._validate(row) if p.step % s.eval_every == 0 or p.finished else False
+        p.seconds += time.perf_counter() - began
+        self._report({**row, "seconds": round(p.seconds, 3)}, good)
+        stop = self.hooks.should_stop() and not p.finished
+        if improved or stop or p.finished or p.step % s.save_every == 0:
+            self._save()
+        if stop:
+            kept = f"saved in {self.places.folder}" if self.places else "nothing is saved"
+            raise Stopped(f"stopped after step {p.step} of {self.total}, {kept}", then="run it again to go on")
+
+    def _gradient(self) -> tuple[float, int, float]:
+        """Summed nats and targets of the whole update, and the norm of the gradient of the summed nats."""
+        nats, count = torch.zeros((), device=self.device), 0
+        for rows in self.draw(self.progress.step):
+            part, targets = self.loss(self.model, self.data[rows].to(self.device))
+            part.backward()
+            nats += part.detach()
+            count += targets
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        return float(nats), max(count, 1), float(torch.nn.utils.get_total_norm(gradients))
+
+    def _update(self, rate: float, norm: float, count: int) -> None:
+        """Make the gradient the mean over targets, clip it, and step."""
+        mean_norm, clip = norm / count, self.settings.clip
+        scale = (clip / mean_norm if clip and mean_norm > clip else 1.0) / count
+        torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], scale)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+
+    def _report(self, row: Row, good: bool) -> None:
+        if self.metrics:
+            self.metrics.write(row)
+        self.hooks.on_step(row)
+        if good:
+            return
+        p = self.progress
+        self.hooks.on_event(f"step {p.step}: the loss or its gradient is not finite; the update is skipped")
+        if p.bad >= MOST_BAD:
+            kept = f"the last good checkpoint is in {self.places.folder}" if self.places else "nothing is saved"
+            raise QualmError(
+                f"{MOST_BAD} updates in a row were not finite, up to step {p.step}; {kept}",
+                then="lower the learning rate, or look at the rows of these steps",
+            )
+
+    # -- validation
+
+    def _validate(self, row: dict[str, Any]) -> bool:
+        """Read the model; True if it is the best so far."""
+        if not self.hooks.validate:
+            return False
+        p = self.progress
+        self.model.eval()
+        value = float(self.hooks.validate(self.model))
+        self.model.train()
+        row["validation"] = value if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return False
+        p.validations.append((p.step, value))
+        if p.best is not None and value >= p.best:
+            p.stale += 1
+            p.finished |= 0 < self.settings.patience <= p.stale
+            return False
+        p.best, p.best_step, p.stale = value, p.step, 0
+        if not self.places:
+            self.best_weights = {name: tensor.clone() for name, tensor in state.weights(self.model).items()}
+        return True
+
+    def end(self) -> Result:
+        """The best weights back into the model, and the figures."""
+        p = self.progress
+        if p.best_step and p.best_step != p.step:
+            if self.places:
+                state.restore_weights(self.places.path(p.best_step), self.model)
+            else:
+                state.copy_weights(self.model, self.best_weights)
+        return Result(p.step, p.loss, p.best, p.best_step, p.tokens, p.seconds, p.skipped, tuple(p.validations))

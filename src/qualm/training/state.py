@@ -1,0 +1,120 @@
+"""What a checkpoint holds: the weights, and what the run needs besides to go on bit for bit."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from qualm.errors import InputError, QualmError
+from qualm.files import read_json, write_json
+
+FORMAT, VERSION = "qualm.training", 1
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class Progress:
+    """How far a run is; everything here is in the checkpoint. `best` is bits per byte (or what validation reads)."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    loss: float | None = None  # nats a token, of the last update that was not skipped
+    best: float | None = None
+    best_step: int = 0
+    stale: int = 0  # validations since the best
+    bad: int = 0  # updates skipped in a row
+    skipped: int = 0
+    finished: bool = False
+    validations: list[tuple[int, float]] = field(default_factory=list)
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and saved buffers by name, tied ones once."""
+    kept = set(model.state_dict(keep_vars=True))
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in kept}
+    return {name: tensor.detach() for name, tensor in (dict(model.named_parameters()) | buffers).items()}
+
+
+def hash_weights(model: nn.Module) -> str:
+    """A content hash of all weights, names and shapes included."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(weights(model).items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def copy_weights(model: nn.Module, source: Mapping[str, Tensor], where: str = "") -> None:
+    """Fill the model from tensors by name. Raises InputError naming the first that is missing or of another shape."""
+    with torch.no_grad():
+        for name, tensor in weights(model).items():
+            if name not in source or source[name].shape != tensor.shape:
+                raise InputError(f"weight {name} does not fit the model", where=where, then="use another folder")
+            tensor.copy_(source[name])
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The state of torch's generators, as uint8 tensors."""
+    state = {"random.cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["random.cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def write(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, facts: Mapping[str, Any]) -> None:
+    """The files of a checkpoint: model.safetensors, training.safetensors, training.json.
+
+    Raises QualmError if a weight or a moment is not finite, before anything is written.
+    """
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    moments = {
+        f"{moment}.{names[parameter]}": state[moment]
+        for parameter, state in optimizer.state.items()
+        for moment in MOMENTS
+    }
+    tensors = weights(model)
+    for name, tensor in (tensors | moments).items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise QualmError(f"{name} is not finite, so no checkpoint is written", then="lower the learning rate")
+    device = next(model.parameters()).device
+    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    save_file({k: v.contiguous() for k, v in (moments | random_state(device)).items()}, folder / "training.safetensors")
+    write_json(folder / "training.json", {"format": FORMAT, "version": VERSION, **facts})
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """training.json. Raises InputError if it is of another version."""
+    facts = read_json(folder / "training.json")
+    if (facts.get("format"), facts.get("version")) != (FORMAT, VERSION):
+        raise InputError(f"not {FORMAT} of version {VERSION}", where=str(folder / "training.json"), then="start anew")
+    return facts
+
+
+def restore_weights(folder: Path, model: nn.Module) -> None:
+    copy_weights(model, load_file(folder / "model.safetensors"), str(folder))
+
+
+def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    """Bring model, optimiser and torch's generators back to where the checkpoint was taken."""
+    restore_weights(folder, model)
+    tensors = load_file(folder / "training.safetensors")
+    for name, parameter in model.named_parameters():
+        if f"step.{name}" in tensors:
+            device = parameter.device
+            optimizer.state[parameter] = {moment: tensors[f"{moment}.{name}"].to(device) for moment in MOMENTS}
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random.cuda"], next(model.parameters()).device)
+    progress = read_facts(folder)["progress"]
+    progress["validations"] = [(step, value) for step, value in progress["validations"]]
+    return Progress(**progress)
+
+
+def facts_of(progress: Progress, identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {"progress": asdict(progress), **identity}
