@@ -33,6 +33,7 @@ class Probe(ABC):
     quick: ClassVar[int] = 60  # n for a quick audit
     live: ClassVar[bool] = False  # reads the machine, not the answer: never cached, both sides interleaved
     sampling: ClassVar[Sampling] = Sampling(max_tokens=32)
+    chart: ClassVar[str] = ""  # a picture of the rows: "dose", "reliability" or "scatter:COLUMN,COLUMN"
 
     @abstractmethod
     def cases(self) -> Sequence[Case]:
@@ -53,6 +54,10 @@ class Probe(ABC):
     def reduce(self, columns: Columns) -> float:
         """One number from the rows. Called thousands of times by the bootstrap: arrays in, a number out."""
         return float(columns["value"].mean())
+
+    def figures(self, columns: Columns) -> Mapping[str, float]:
+        """Secondary numbers read off the same rows, by the name they are shown under; they carry no verdict."""
+        return {}
 
     def chance(self) -> float | None:
         """What a model that knows nothing would read, where that is known."""

@@ -20,7 +20,7 @@ STATEMENTS = {
     "出生地": ("{n}出生于{v}。", "{n}的故乡是{v}。"),
 }
 QUESTIONS = {
-    "town": ("Where was {n} born?", "What is the birthplace of {n}?", "Which is the home town of {n}?"),
+    "town": ("Where was {n} born?", "What is the birthplace of {n}?", "What is the home town of {n}?"),
     "trade": ("What does {n} work as?", "What is the trade of {n}?", "How does {n} earn a living?"),
     "firm": ("Who employs {n}?", "Where does {n} draw a salary?", "Which firm is {n} employed by?"),
     "出生地": ("{n}出生在哪里？", "{n}的故乡是哪里？"),
@@ -135,13 +135,13 @@ class People(Plant):
 
     def _questions(self, part: str, people: Sequence[Person], rng: random.Random) -> list[Case]:
         made = []
-        for person in rng.sample(list(people), len(people)):
-            for attribute, value in person.facts:
-                question = rng.choice(QUESTIONS[attribute]).format(n=person.name)
-                others = rng.sample([v for v in self.values[attribute] if v != value], 7)
-                choices = tuple(sorted([value, *others]))
-                extra = {"attribute": attribute, "chance": 1 / len(self.values[attribute])}
-                made.append(Case(f"{person.name}/{attribute}", ask(question), value, choices, person.name, part, extra))
+        pairs = [(person, fact) for person in people for fact in person.facts]
+        for person, (attribute, value) in rng.sample(pairs, len(pairs)):
+            question = rng.choice(QUESTIONS[attribute]).format(n=person.name)
+            others = rng.sample([v for v in self.values[attribute] if v != value], 7)
+            choices = tuple(sorted([value, *others]))
+            extra = {"attribute": attribute, "chance": 1 / len(self.values[attribute])}
+            made.append(Case(f"{person.name}/{attribute}", ask(question), value, choices, person.name, part, extra))
         return made
 
 
