@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
@@ -20,12 +20,13 @@ bad_words_ids chunk_size_feed_forward cross_attention_hidden_size decoder_start_
 dtype early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task forced_bos_token_id
 forced_eos_token_id gradient_checkpointing id2label label2id length_penalty max_length min_length no_repeat_ngram_size
 num_beam_groups num_beams num_labels num_return_sequences output_attentions output_hidden_states output_past
-output_scores prefix problem_type pruned_heads quantization_config remove_invalid_values repetition_penalty return_dict
+output_scores prefix problem_type pruned_heads remove_invalid_values repetition_penalty return_dict
 return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss tokenizer_class
 top_k top_p torch_dtype torchscript transformers.js_config transformers_version typical_p unsloth_fixed
 unsloth_version use_bfloat16 use_cache
 """
 HARMLESS = frozenset(_HARMLESS.split())  # keys of config.json that do not change the logits
+NOT_MATHS = frozenset({"bos_token_id", "eos_token_id", "pad_token_id", "initializer_range", "max_position_embeddings"})
 FIXED: Mapping[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "begin_suppress_tokens": (None,),
@@ -86,19 +87,24 @@ class Config(ABC):
             if not _fits(value, hints[key]):
                 raise InputError(f"{key} = {value!r} is not {_words(hints[key])}", where=where, then="mend the file")
             checked[key] = value
-        needed = [f.name for f in fields(cls) if f.name not in checked and f.name in cls.required()]
+        needed = [f.name for f in fields(cls) if f.name not in checked and f.default is MISSING]
         if needed:
             raise InputError(f"key {needed[0]!r} is missing", where=where, then="add it: it decides the shapes")
         return checked
 
-    @classmethod
+    @property
     @abstractmethod
-    def required(cls) -> frozenset[str]:
-        """The keys without which no shape is known."""
+    def architecture(self) -> str:
+        """The name of Hugging Face's class."""
 
-    def to_hf(self) -> dict[str, Any]:
+    def to_hf(self, dtype: str = "float32") -> dict[str, Any]:
         """The content of config.json, for transformers 4.57 and 5, vLLM and llama.cpp's converter."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        kept = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {"architectures": [self.architecture], **kept, "dtype": dtype, "torch_dtype": dtype}
+
+    def maths(self) -> dict[str, Any]:
+        """What decides the logits besides the weights."""
+        return {k: v for k, v in asdict(self).items() if k not in NOT_MATHS}
 
     def refuse(self, what: str) -> InputError:
         return InputError(what, where="config.json", then="mend the numbers")
@@ -123,11 +129,52 @@ def _words(hint: Any) -> str:
     return names.get(hint, "a list" if get_origin(hint) is tuple else "an object")
 
 
-class Decoder(nn.Module, ABC):
-    """A causal language model: token ids in, logits of the next token out."""
+class Model(nn.Module, ABC):
+    """A network that a config describes and that `store` can read and write."""
 
     config_class: ClassVar[type[Config]]
+    tied: ClassVar[Mapping[str, str]] = {}  # module -> module whose weight it shares, if config.tie_word_embeddings
+    residual: ClassVar[tuple[str, ...]] = ()  # endings of the weights that write to the residual stream
     config: Any
+
+    @classmethod
+    def rename(cls, name: str) -> str | None:
+        """The name here of a tensor in a checkpoint of any age; None for one that holds no weights."""
+        return name
+
+    def tie(self) -> None:
+        """Let tied modules share their weights again after these were replaced."""
+        for name, source in self.tied.items() if self.config.tie_word_embeddings else ():
+            own, shared = self.get_submodule(name), self.get_submodule(source)
+            for key in ("weight", "weight_scale"):
+                if hasattr(shared, key):
+                    setattr(own, key, getattr(shared, key))
+
+    @torch.no_grad()
+    def init_weights(self, seed: int | torch.Generator = 0) -> None:
+        """Fill all weights anew; the same seed gives the same weights.
+
+        Normal with standard deviation `initializer_range`, divided by sqrt(2 * layers) where a weight writes to the
+        residual stream (Radford et al. 2019, section 2.3; two such weights a layer). Biases 0, norms 1.
+        """
+        named = dict(self.named_parameters())
+        device = next(iter(named.values())).device
+        if device.type == "meta":
+            return
+        source = seed if isinstance(seed, torch.Generator) else torch.Generator(device).manual_seed(seed)
+        width = self.config.initializer_range
+        for name, weight in named.items():
+            if name.endswith("bias"):
+                weight.zero_()
+            elif weight.dim() == 1:
+                weight.fill_(1.0)
+            else:
+                depth = 2 * self.config.num_hidden_layers if name.endswith(self.residual) else 1
+                weight.normal_(0.0, width / depth**0.5, generator=source)
+
+
+class Decoder(Model):
+    """A causal language model: token ids in, logits of the next token out."""
 
     @abstractmethod
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
@@ -149,20 +196,14 @@ class Decoder(nn.Module, ABC):
     def last_norm(self) -> nn.Module:
         """The norm whose output the head reads."""
 
-    @abstractmethod
     def new_cache(self, batch: int, length: int) -> KVCache:
         """An empty cache with `length` slots a row."""
-
-    @abstractmethod
-    def init_weights(self, seed: int | torch.Generator = 0) -> None:
-        """Fill all weights anew; the same seed gives the same weights."""
+        like, c = next(self.last_norm.parameters()), self.config
+        shape = (batch, c.num_key_value_heads, max(1, length), c.head_dim)
+        return KVCache(c.num_hidden_layers, shape, like.dtype, like.device)
 
     @torch.no_grad()
     def scale_logits(self, factor: float) -> None:
         """Multiply all logits by `factor`, through the last norm: the head is linear and has no bias."""
         for weight in self.last_norm.parameters(recurse=False):
             weight.mul_(factor)
-
-
-def generator(seed: int | torch.Generator, device: torch.device) -> torch.Generator:
-    return seed if isinstance(seed, torch.Generator) else torch.Generator(device).manual_seed(seed)

@@ -1,7 +1,7 @@
 """What the decoders share: attention over a cache of keys and values, rotary positions, norms, int8 linears."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -159,3 +159,88 @@ def attend(q: Tensor, k: Tensor, v: Tensor, reading: Reading, layer: int, window
     grouped = q.shape[1] != k.shape[1]
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
     return out.transpose(1, 2).flatten(2)
+
+
+class Conv1D(nn.Module):
+    """A linear layer whose weight is (in, out), as GPT-2's checkpoints store it."""
+
+    def __init__(self, width: int, out: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, out))
+        self.bias = nn.Parameter(torch.zeros(out))
+        nn.init.normal_(self.weight, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x.flatten(0, -2), self.weight).unflatten(0, x.shape[:-1])
+
+
+BLOCK = 2**20  # weights of an int8 matrix made float at a time: 4 MB, which a cache holds
+
+
+class Int8Linear(nn.Module):
+    """x @ (weight * weight_scale).T + bias, with an int8 `weight` (out, in) and a float32 `weight_scale` (out,).
+
+    Activations stay floats, so the only error is the rounding of weights: at most half a step, 1/254 of the largest
+    weight of the row. A forward pass makes BLOCK weights float at a time; nothing of float size is kept.
+    """
+
+    def __init__(self, weight: Tensor, scale: Tensor, bias: nn.Parameter | None = None):
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("weight_scale", scale)
+        self.bias = bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = max(1, BLOCK // self.weight.shape[1])
+        out = x.new_empty(*x.shape[:-1], self.weight.shape[0])
+        for start in range(0, self.weight.shape[0], rows):
+            out[..., start : start + rows] = F.linear(x, self.weight[start : start + rows].to(x.dtype))
+        out = out * self.weight_scale.to(x.dtype)
+        return out if self.bias is None else out + self.bias
+
+
+class Int8Embedding(nn.Module):
+    """Rows of (weight * weight_scale), with an int8 `weight` (V, D) and a float32 `weight_scale` (V,)."""
+
+    def __init__(self, weight: Tensor, scale: Tensor):
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("weight_scale", scale)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        scale = self.weight_scale[ids][..., None]
+        return self.weight[ids].to(scale.dtype) * scale
+
+
+@torch.no_grad()
+def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Round each row to 255 steps up to its largest weight: int8 (out, in), float32 scale (out,)."""
+    scale = (weight.abs().amax(1).float() / 127).clamp(min=torch.finfo(torch.float32).tiny)
+    return (weight / scale[:, None]).round().to(torch.int8), scale
+
+
+FLOAT_TABLES = (nn.Linear, nn.Embedding, Conv1D)
+
+
+def quantize_int8(model: nn.Module, skip: Collection[str] = ()) -> nn.Module:
+    """Store all linear layers and embeddings of `model` in 8 bits, in place; weights that were tied stay tied.
+
+    `skip` names modules to leave as they are. Returns the model.
+    """
+    done: dict[Tensor, tuple[Tensor, Tensor]] = {}
+    for name, module in list(model.named_modules()):
+        if name in skip or not isinstance(module, FLOAT_TABLES):
+            continue
+        if module.weight not in done:
+            done[module.weight] = int8_rows(module.weight.T if isinstance(module, Conv1D) else module.weight)
+        weight, scale = done[module.weight]
+        embeds = isinstance(module, nn.Embedding)
+        model.set_submodule(name, Int8Embedding(weight, scale) if embeds else Int8Linear(weight, scale, module.bias))
+    return model
+
+
+def left_float(model: nn.Module) -> list[str] | None:
+    """The names of the modules that `quantize_int8` left alone; None if it was never applied."""
+    if not any(isinstance(module, Int8Linear | Int8Embedding) for module in model.modules()):
+        return None
+    return sorted(name for name, module in model.named_modules() if isinstance(module, FLOAT_TABLES))

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qualm.errors import InputError
-from qualm.models.base import Config, Decoder, generator
+from qualm.models.base import Config, Decoder
 from qualm.models.layers import KVCache, Reading, RMSNorm, attend, rotary, rotary_frequencies, rotate
 
 ARCHITECTURES = {
@@ -106,9 +105,9 @@ class LlamaConfig(Config):
             if kind not in ("full_attention", "sliding_attention"):
                 raise self.refuse(f"layer_types: {kind!r} is not implemented")
 
-    @classmethod
-    def required(cls) -> frozenset[str]:
-        return frozenset({"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"})
+    @property
+    def architecture(self) -> str:
+        return ARCHITECTURES[self.model_type]
 
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any], where: str = "config.json") -> Self:
@@ -124,8 +123,8 @@ class LlamaConfig(Config):
             values["rope_theta"] = theta
         return super().from_hf(values, where)
 
-    def to_hf(self) -> dict[str, Any]:
-        kept = super().to_hf()
+    def to_hf(self, dtype: str = "float32") -> dict[str, Any]:
+        kept = super().to_hf(dtype)
         kind = self.model_type
         for keys, kinds in (
             (("attention_bias",), ("llama", "qwen3")),
@@ -137,12 +136,7 @@ class LlamaConfig(Config):
         if self.layer_types is None:
             kept.pop("layer_types", None)
         scaling = dict(self.rope_scaling) if self.rope_scaling else {"rope_type": "default"}
-        return {
-            "architectures": [ARCHITECTURES[kind]],
-            **kept,
-            "hidden_act": "silu",
-            "rope_parameters": {"rope_theta": self.rope_theta, **scaling},
-        }
+        return {**kept, "hidden_act": "silu", "rope_parameters": {"rope_theta": self.rope_theta, **scaling}}
 
     def window(self, layer: int) -> int | None:
         """How many tokens a layer sees, itself included; None for all before it."""
@@ -242,16 +236,21 @@ class Llama(Decoder):
     """`Llama(config)` has the weights of seed 0. Ids beyond the vocabulary are the caller's error."""
 
     config_class = LlamaConfig
+    tied: ClassVar[Mapping[str, str]] = {"lm_head": "model.embed_tokens"}
+    residual: ClassVar[tuple[str, ...]] = ("o_proj.weight", "down_proj.weight")
 
     def __init__(self, config: LlamaConfig):
         super().__init__()
         self.config = config
         self.model = Body(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        if config.tie_word_embeddings:
-            self.lm_head.weight = self.model.embed_tokens.weight
+        self.tie()
         self.frequencies = rotary_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
         self.init_weights()
+
+    @classmethod
+    def rename(cls, name: str) -> str | None:
+        return None if name.endswith("rotary_emb.inv_freq") else name
 
     @property
     def last_norm(self) -> RMSNorm:
@@ -268,25 +267,3 @@ class Llama(Decoder):
 
     def head(self, hidden: Tensor) -> Tensor:
         return self.lm_head(hidden)
-
-    def new_cache(self, batch: int, length: int) -> KVCache:
-        like, c = self.model.norm.weight, self.config
-        shape = (batch, c.num_key_value_heads, max(1, length), c.head_dim)
-        return KVCache(c.num_hidden_layers, shape, like.dtype, like.device)
-
-    @torch.no_grad()
-    def init_weights(self, seed: int | torch.Generator = 0) -> None:
-        """Normal weights of width `initializer_range`; those that write to the residual stream are divided by
-        sqrt(2 * layers) (Radford et al. 2019, section 2.3). Biases 0, norms 1.
-        """
-        source = generator(seed, self.model.norm.weight.device)
-        width = self.config.initializer_range
-        for name, weight in self.named_parameters():
-            if name.endswith("bias"):
-                weight.zero_()
-            elif weight.dim() == 1:
-                weight.fill_(1.0)
-            else:
-                residual = name.endswith(("o_proj.weight", "down_proj.weight"))
-                depth = 2 * self.config.num_hidden_layers if residual else 1
-                weight.normal_(0.0, width / depth**0.5, generator=source)

@@ -1,0 +1,172 @@
+"""GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"). Names are Hugging Face's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qualm.models.base import Config, Decoder
+from qualm.models.layers import Conv1D, KVCache, Reading, attend
+
+
+@dataclass(frozen=True)
+class GptConfig(Config):
+    """The keys of config.json; `vocab_size` to `n_head` decide the shapes. There is no dropout."""
+
+    vocab_size: int
+    n_embd: int
+    n_layer: int
+    n_head: int
+    n_positions: int = 1024
+    n_inner: int = 0  # 0: 4 * n_embd
+    activation_function: str = "gelu_new"  # GELU by tanh (Hendrycks and Gimpel 2016, arXiv 1606.08415)
+    layer_norm_epsilon: float = 1e-5
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = True
+    bos_token_id: int | None = None
+    eos_token_id: int | tuple[int, ...] | None = None
+    pad_token_id: int | None = None
+    model_type: str = "gpt2"
+
+    model_types: ClassVar[frozenset[str]] = frozenset({"gpt2"})
+    harmless: ClassVar[frozenset[str]] = frozenset(
+        {"attn_pdrop", "embd_pdrop", "resid_pdrop", "n_ctx", "reorder_and_upcast_attn"}
+        | {f"summary_{part}" for part in ("activation", "first_dropout", "proj_to_labels", "type", "use_proj")}
+    )
+    fixed: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+        "scale_attn_weights": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,),
+    }
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "n_embd", "n_layer", "n_head", "n_positions"):
+            if getattr(self, name) < 1:
+                raise self.refuse(f"{name} = {getattr(self, name)} is not positive")
+        if self.n_embd % self.n_head:
+            raise self.refuse(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+        if self.n_inner < 0:
+            raise self.refuse(f"n_inner = {self.n_inner} is negative")
+        object.__setattr__(self, "n_inner", self.n_inner or 4 * self.n_embd)
+
+    @classmethod
+    def from_hf(cls, raw: Mapping[str, Any], where: str = "config.json") -> Self:
+        values = {"bos_token_id": 50256, "eos_token_id": 50256, **raw}
+        if values.get("n_inner", 0) is None:
+            del values["n_inner"]
+        return super().from_hf(values, where)
+
+    def to_hf(self, dtype: str = "float32") -> dict[str, Any]:
+        return {**super().to_hf(dtype), "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+
+    @property
+    def architecture(self) -> str:
+        return "GPT2LMHeadModel"
+
+    @property
+    def hidden_size(self) -> int:
+        return self.n_embd
+
+    @property
+    def num_hidden_layers(self) -> int:
+        return self.n_layer
+
+    @property
+    def num_attention_heads(self) -> int:
+        return self.n_head
+
+    @property
+    def num_key_value_heads(self) -> int:
+        return self.n_head
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+    @property
+    def max_position_embeddings(self) -> int:
+        return self.n_positions
+
+
+class Attention(nn.Module):
+    def __init__(self, config: GptConfig, layer: int):
+        super().__init__()
+        self.layer, self.heads = layer, config.n_head
+        self.c_attn = Conv1D(config.n_embd, 3 * config.n_embd)
+        self.c_proj = Conv1D(config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor, reading: Reading) -> Tensor:
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.c_attn(x).chunk(3, -1))
+        return self.c_proj(attend(q, k, v, reading, self.layer))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: GptConfig):
+        super().__init__()
+        self.c_fc = Conv1D(config.n_embd, config.n_inner)
+        self.c_proj = Conv1D(config.n_inner, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+
+
+class Layer(nn.Module):
+    def __init__(self, config: GptConfig, layer: int):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.attn = Attention(config, layer)
+        self.ln_2 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, reading: Reading) -> Tensor:
+        x = x + self.attn(self.ln_1(x), reading)
+        return x + self.mlp(self.ln_2(x))
+
+
+class Body(nn.Module):
+    def __init__(self, config: GptConfig):
+        super().__init__()
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.h = nn.ModuleList(Layer(config, i) for i in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+
+
+class Gpt(Decoder):
+    """`Gpt(config)` has the weights of seed 0. Ids and positions beyond the tables are the caller's error."""
+
+    config_class = GptConfig
+    tied: ClassVar[Mapping[str, str]] = {"lm_head": "transformer.wte"}
+    residual: ClassVar[tuple[str, ...]] = ("c_proj.weight",)
+
+    def __init__(self, config: GptConfig):
+        super().__init__()
+        self.config = config
+        self.transformer = Body(config)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.tie()
+        self.init_weights()
+
+    @classmethod
+    def rename(cls, name: str) -> str | None:
+        """The first GPT-2 files hold the causal mask as tensors, and lack the prefix."""
+        if name.endswith((".attn.bias", ".attn.masked_bias")):
+            return None
+        return name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
+
+    @property
+    def last_norm(self) -> nn.LayerNorm:
+        return self.transformer.ln_f
+
+    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        reading = Reading(ids, cache)
+        x = self.transformer.wte(ids) + self.transformer.wpe(reading.positions)  # (B, T, D)
+        for layer in self.transformer.h:
+            x = layer(x, reading)
+        reading.done()
+        return self.transformer.ln_f(x)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return self.lm_head(hidden)
