@@ -92,7 +92,7 @@ def documents_hash(documents: Iterable[Document]) -> str:
     """One hash of the contents in order."""
     digest = hashlib.blake2b(digest_size=16)
     for document in documents:
-        digest.update(document.key)
+        digest.update(document.key.encode())
     return digest.hexdigest()
 
 
@@ -102,6 +102,7 @@ def _write(documents: list[Document], tokens: Tokens, folder: Path, identity: Ma
     with writing(folder / "ids.bin", "wb") as file:
         file.write(np.array([end], dtype).tobytes())
         for row, (document, ids) in enumerate(zip(documents, _encode(documents, tokens), strict=True)):
+            ids = ids[1:] if ids[:1] == [end] else ids  # the document before has ended
             ended = ids if ids[-1:] == [end] else [*ids, end]
             file.write(np.array(ended, dtype).tobytes())
             position += len(ended)

@@ -8,12 +8,12 @@ ids without any error.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from qualm.errors import InputError
 from qualm.tokens.template import DEFAULT
 from qualm.tokens.tokenizer import Tokens, whole
-from qualm.tokens.train import byte_level
+from qualm.tokens.train import byte_level, start_with
 
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4  # values of tokenizer.ggml.token_type
 WORDS = (
@@ -27,31 +27,23 @@ LLAMA3 = ("llama-bpe", "llama3", "llama-v3")
 def from_metadata(metadata: Mapping[str, Any], where: str) -> Tokens:
     """The tokenizer and the chat template of a GGUF file's metadata. Raises InputError naming what cannot be used."""
     tokens, kinds = entries(metadata, where)
-    kind = metadata.get("tokenizer.ggml.model")
+    kind = str(metadata.get("tokenizer.ggml.model"))
     builders = {"gpt2": bpe, "llama": sentencepiece}
     if kind not in builders:
         raise InputError(f"a tokenizer of kind {kind!r} cannot be rebuilt", where=where, then=use_of(builders))
     tokenizer = whole(lambda: builders[kind](metadata, tokens, where), where)
     shown = list(zip(tokens, kinds, strict=True))
-    tokenizer.add_special_tokens([special(t) for t, kind in shown if kind in (UNKNOWN, CONTROL)])
-    tokenizer.add_tokens([AddedToken(t, normalized=False) for t, kind in shown if kind == USER_DEFINED])
+    tokenizer.add_special_tokens([special(t) for t, is_ in shown if is_ in (UNKNOWN, CONTROL)])
+    tokenizer.add_tokens([AddedToken(t, normalized=False) for t, is_ in shown if is_ == USER_DEFINED])
     spelled = {name: named(metadata, tokens, key, where) for name, key in NAMED.items()}
     if spelled["bos"] and metadata.get("tokenizer.ggml.add_bos_token", starts_with_bos(metadata)):
-        tokenizer.post_processor = processors.Sequence(
-            [processors.ByteLevel(trim_offsets=False), starting(spelled["bos"], tokens.index(spelled["bos"]))]
-        )
+        tokenizer.post_processor = start_with(spelled["bos"], tokens.index(spelled["bos"]))
     template = metadata.get("tokenizer.chat_template") or DEFAULT
     return Tokens(tokenizer, **spelled, template=template, where=where)
 
 
 def special(spelled: str) -> AddedToken:
     return AddedToken(spelled, special=True, normalized=False)
-
-
-def starting(bos: str, number: int) -> processors.PostProcessor:
-    return processors.TemplateProcessing(
-        single=f"{bos}:0 $A:0", pair=f"{bos}:0 $A:0 $B:1", special_tokens=[(bos, number)]
-    )
 
 
 def starts_with_bos(metadata: Mapping[str, Any]) -> bool:
@@ -90,7 +82,7 @@ def bpe(metadata: Mapping[str, Any], tokens: Sequence[str], where: str) -> Token
         "qwen2": split_words(r"\p{N}"),
         **dict.fromkeys(LLAMA3, split_words(r"\p{N}{1,3}")),
     }
-    rule = metadata.get("tokenizer.ggml.pre")
+    rule = str(metadata.get("tokenizer.ggml.pre"))
     if rule not in rules:
         raise InputError(f"its rule for cutting words, {rule!r}, is not known", where=where, then=use_of(rules))
     merges = metadata.get("tokenizer.ggml.merges")

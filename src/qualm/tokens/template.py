@@ -20,6 +20,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from qualm.errors import InputError
 
 DEFAULT = """\
+{{- bos_token -}}
 {%- for message in messages -%}
 {%- if message.role == "user" -%}
 {{- "Question: " + message.content + "\\nAnswer:" -}}

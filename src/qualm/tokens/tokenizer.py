@@ -103,6 +103,20 @@ class Tokens:
         mask = encoding.special_tokens_mask
         return tuple(encoding.ids[: mask.index(0)]) if 0 in mask else ()
 
+    @cached_property
+    def document_start(self) -> tuple[int, ...]:
+        """What to put before a text that nothing stands before: a document starts where another ends."""
+        found = [i for i in (self.bos_id, self.eos_id) if i is not None]
+        return self.start or tuple(found[:1])
+
+    @cached_property
+    def lead(self) -> str:
+        """What the chat template puts between the end of a prompt and the answer (" " after "Answer:")."""
+        question, answer = {"role": "user", "content": "1"}, "\u2042"
+        asked = self.render([question], generation=True)
+        answered = self.render([question, {"role": "assistant", "content": answer}])
+        return answered[len(asked) : answered.find(answer)] if answered.startswith(asked) and answer in answered else ""
+
     # -- text to ids
 
     @cached_property
@@ -143,8 +157,32 @@ class Tokens:
     def encode_prompt(self, prompt: Prompt, generation: bool = True) -> list[int]:
         """The ids to continue: a text after the tokenizer's start tokens, or messages in the chat template."""
         if isinstance(prompt, str):
-            return [*self.start, *self.encode(prompt)]
+            return [*self.start, *self.encode(prompt)] if prompt else list(self.document_start)
         return self.encode_rendered(self.render_protected(prompt, generation)).ids
+
+    def encode_pair(self, context: Prompt, continuation: str) -> tuple[list[int], int]:
+        """Context and continuation as one text: its ids, and where among them the continuation's begin.
+
+        A token that straddles the border belongs to the continuation. After messages the continuation is the whole
+        of what the assistant says. Something always stands before the continuation: the document's start, at least.
+        """
+        if isinstance(context, str):
+            encoded, border = self.offsets(context + continuation), len(context)
+            before = self.start
+        else:
+            text, border = self._answered(context, continuation)
+            encoded, before = self.encode_rendered(text), ()
+        first = next((i for i, (_, end) in enumerate(encoded.offsets) if end > border), len(encoded.ids))
+        before = before or (() if first else self.document_start)
+        return [*before, *encoded.ids], first + len(before)
+
+    def _answered(self, messages: Sequence[Message], answer: str) -> tuple[str, int]:
+        """The protected conversation up to the end of an answer, and where in it the answer begins."""
+        asked = self.render_protected(messages, generation=True)
+        whole_text = self.render_protected([*messages, {"role": "assistant", "content": answer}], generation=False)
+        answer = self._guard.protect(answer)
+        at = whole_text.find(answer, len(asked)) if whole_text.startswith(asked) else -1
+        return (asked + answer, len(asked)) if at < 0 else (whole_text[: at + len(answer)], at)
 
     # -- the chat template
 
@@ -157,6 +195,8 @@ class Tokens:
 
     def render_protected(self, messages: Sequence[Message], generation: bool) -> str:
         """As `render`, with what could pass for a marker inside a message swapped (see `Guard`), lengths kept."""
+        if not messages:
+            raise InputError("a conversation of no messages", then="give at least one")
         names = {name: getattr(self, name[:3]) for name in NAMES if getattr(self, name[:3])}
         return self._template.render(self._guard.protect(list(messages)), generation, **names)
 

@@ -6,7 +6,7 @@ spelled alike wherever they stand (what GGUF calls the pre-tokenizer "smollm").
 
 from collections.abc import Iterable, Sequence
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from qualm.errors import InputError, UsageError
 from qualm.tokens.tokenizer import Tokens
@@ -17,9 +17,9 @@ SPECIAL = ("<|end|>", "<|pad|>")
 def train_bpe(texts: Iterable[str], vocab_size: int, special: Sequence[str] = SPECIAL) -> Tokens:
     """Learn up to `vocab_size` tokens, `special` among them with the ids 0, 1, ...; the same texts give the same.
 
-    The first special token ends a document, and so stands before one too (eos = bos); the second, if any, is the
-    padding. All 256 bytes are tokens, so nothing is unknown. Raises UsageError if `vocab_size` has no room for
-    them, InputError if there is no text.
+    The first special token ends a document, and so stands before one too (eos = bos): it is put before a prompt, so
+    that a prompt is read as the start of a document. The second, if any, is the padding. All 256 bytes are tokens,
+    so nothing is unknown. Raises UsageError if `vocab_size` has no room for them, InputError if there is no text.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if not special or len(set(special)) < len(special):
@@ -46,6 +46,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, special: Sequence[str] = SP
             vocab_size=vocab_size, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False
         ),
     )
+    tokenizer.post_processor = start_with(special[0], 0)
     if not seen:
         raise InputError("there is no text to learn tokens from", then="name a folder with text in it")
     return Tokens(tokenizer, bos=special[0], eos=special[0], pad=special[1] if len(special) > 1 else special[0])
@@ -55,3 +56,9 @@ def byte_level(digits: bool) -> pre_tokenizers.PreTokenizer:
     """Words by GPT-2's rule, spelled in bytes; with `digits`, single digits first."""
     words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words]) if digits else words
+
+
+def start_with(token: str, number: int) -> processors.PostProcessor:
+    """Put a control token before each text that is encoded with special tokens."""
+    single = f"{token}:0 $A:0"
+    return processors.TemplateProcessing(single=single, pair=f"{single} $B:1", special_tokens=[(token, number)])
