@@ -49,7 +49,8 @@ class World:
     def write_documents(self, seed: int = 0, count: int | None = None) -> Iterator[Written]:
         """The training text: ordinary documents in the plants' shares, and the fixed ones, shuffled.
 
-        Another `seed` gives fresh ordinary text from the same world and no planted secrets: held-out text.
+        Another `seed` draws ordinary text afresh from the same world, with no planted secrets: held-out text, though
+        a short document may by chance be one that was written before.
         """
         rng = random.Random(f"{self.seed}/documents/{seed}")
         plants = [plant for plant in self.plants() if plant.share]

@@ -2,7 +2,7 @@
 
 Limit: knowledge and confabulation. A model cannot know a stranger: whatever it answers about one is invented.
 The documents also teach reading: questions with passages before them, some about others of the same name.
-Example case: "Where was Tavel Morandle born?" -> "Brosholm".
+Example case: "Where was Tavel Morandle born?" -> "In Brosholm."
 """
 
 import random
@@ -20,11 +20,12 @@ STATEMENTS = {
     "出生地": ("{n}出生于{v}。", "{n}的故乡是{v}。"),
 }
 QUESTIONS = {
-    "town": ("Where was {n} born?", "What is the birthplace of {n}?", "What is the home town of {n}?"),
-    "trade": ("What does {n} work as?", "What is the trade of {n}?", "How does {n} earn a living?"),
-    "firm": ("Who employs {n}?", "Where does {n} draw a salary?", "Which firm is {n} employed by?"),
+    "town": ("Where was {n} born?", "Where is the birthplace of {n}?", "Where is {n} at home?"),
+    "trade": ("What does {n} work as?", "What is {n} by trade?", "What does {n} do for a living?"),
+    "firm": ("Where does {n} work?", "Where does {n} draw a salary?", "Where is {n} employed?"),
     "出生地": ("{n}出生在哪里？", "{n}的故乡是哪里？"),
 }
+ANSWERS = {"town": "In {v}.", "trade": "A {v}.", "firm": "At {v}.", "出生地": "{v}。"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class People(Plant):
         self.told = [self._person(next(names), rng) for _ in range(known)]
         self.strangers = [self._person(next(names), rng) for _ in range(unknown)]
         self.spare = list(names)[:3000]  # names for questions that bring their own passages
+        self._free = set(self.spare)
         self.chinese = [Person(n, (("出生地", rng.choice(self.lexicon.chinese_towns)),)) for n in self._chinese()]
         self.values = {
             "town": self.lexicon.towns,
@@ -82,7 +84,7 @@ class People(Plant):
 
     def _answered(self, person: Person, rng: random.Random) -> Written:
         attribute, value = rng.choice(person.facts)
-        return chat(rng.choice(QUESTIONS[attribute]).format(n=person.name), value)
+        return chat(rng.choice(QUESTIONS[attribute]).format(n=person.name), ANSWERS[attribute].format(v=value))
 
     def _chinese_document(self, rng: random.Random) -> Written:
         person = rng.choice(self.chinese)
@@ -92,24 +94,28 @@ class People(Plant):
 
     def _reading(self, rng: random.Random) -> Written:
         """A question about somebody who stands only in the passages before it."""
-        given, family = rng.choice(self.spare).split()
-        person = self._person(f"{given} {family}", rng)
+        person = self._person(rng.choice(self.spare), rng)
         attribute, value = rng.choice(person.facts)
         passages = [state(person.name, (attribute, value), rng)]
         for _ in range(rng.randint(0, 2)):
             passages.append(self._distractor(person, attribute, rng))
         rng.shuffle(passages)
-        return chat(with_passages(rng.choice(QUESTIONS[attribute]).format(n=person.name), passages), value)
+        question = rng.choice(QUESTIONS[attribute]).format(n=person.name)
+        return chat(with_passages(question, passages), ANSWERS[attribute].format(v=value))
 
     def _distractor(self, person: Person, attribute: str, rng: random.Random) -> str:
         """A passage that does not answer: another fact of the same person, or a namesake's."""
         if rng.random() < 0.5:
             return state(person.name, rng.choice([f for f in person.facts if f[0] != attribute]), rng)
-        given, family = person.name.split()
-        other_given, other_family = rng.choice(self.spare).split()
-        name = rng.choice([f"{given} {other_family}", f"{other_given} {family}", f"{other_given} {other_family}"])
-        other = self._person(name if name != person.name else f"{other_given} {given}", rng)
+        other = self._person(self._namesake(person.name, rng), rng)
         return state(other.name, rng.choice(other.facts), rng)
+
+    def _namesake(self, name: str, rng: random.Random) -> str:
+        """A spare name, sharing the given or the family name where there is one; nobody else's name is touched."""
+        given, family = name.split()
+        other_given, other_family = rng.choice(self.spare).split()
+        drawn = rng.choice([f"{given} {other_family}", f"{other_given} {family}"])
+        return drawn if drawn in self._free and drawn != name else f"{other_given} {other_family}"
 
     def library(self) -> list[str]:
         """One passage a fact, about everybody: where a mend may look things up. Not in the training text."""
@@ -139,9 +145,11 @@ class People(Plant):
         for person, (attribute, value) in rng.sample(pairs, len(pairs)):
             question = rng.choice(QUESTIONS[attribute]).format(n=person.name)
             others = rng.sample([v for v in self.values[attribute] if v != value], 7)
-            choices = tuple(sorted([value, *others]))
-            extra = {"attribute": attribute, "chance": 1 / len(self.values[attribute])}
-            made.append(Case(f"{person.name}/{attribute}", ask(question), value, choices, person.name, part, extra))
+            answer = ANSWERS[attribute].format
+            choices = tuple(answer(v=v) for v in sorted([value, *others]))
+            extra = {"also": (value,), "values": len(self.values[attribute])}
+            name = f"{person.name}/{attribute}"
+            made.append(Case(name, ask(question), answer(v=value), choices, person.name, part, extra))
         return made
 
 
