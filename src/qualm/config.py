@@ -29,7 +29,7 @@ def build(cls: type[T], settings: Mapping[str, Any]) -> T:
     sets a field of a nested dataclass and leaves its other fields at their defaults.
     Raises UsageError naming the field for an unknown key (with the nearest name), a wrong type or a missing value.
     """
-    return _build(cls, settings, "")
+    return _build(cls, settings, f"{cls.__name__}.")
 
 
 def to_dict(value: Any) -> Any:
@@ -55,7 +55,7 @@ def _build(cls: type[T], settings: Mapping[str, Any], prefix: str) -> T:
     values: dict[str, Any] = {}
     for name, value in _nested(settings, prefix).items():
         if name not in fields:
-            raise UsageError(f"{cls.__name__} has no setting {prefix + name!r}", then=_nearest(name, fields))
+            raise UsageError(f"{prefix[:-1]} has no setting {name!r}", then=_nearest(name, fields))
         inner = _dataclass_in(hints[name])
         if inner and isinstance(value, Mapping):
             values[name] = _build(inner, {**_defaults(fields[name]), **value}, f"{prefix}{name}.")
@@ -63,11 +63,11 @@ def _build(cls: type[T], settings: Mapping[str, Any], prefix: str) -> T:
         try:
             values[name] = _coerce(value, hints[name])
         except _Wrong as wrong:
-            raise UsageError(f"must be {wrong}, not {value!r}", where=f"{cls.__name__}.{prefix}{name}") from None
+            raise UsageError(f"must be {wrong}, not {value!r}", where=prefix + name) from None
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in values:
-            raise UsageError(f"{cls.__name__} needs a value for {prefix + name!r}", then=f"give {prefix}{name}=...")
+            raise UsageError(f"{prefix[:-1]} needs a value for {name!r}", then=f"give {name}=...")
     return cls(**values)
 
 
@@ -80,12 +80,12 @@ def _nested(settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:
             if isinstance(tree.get(head), dict) and isinstance(value, Mapping):
                 value = {**value, **tree[head]}
             elif head in tree:
-                raise UsageError(f"{prefix + head!r} is given both whole and by its parts", then="give one of them")
+                raise UsageError(f"{prefix}{head} is given both whole and by its parts", then="give one of them")
             tree[head] = value
             continue
         branch = tree.setdefault(head, {})
         if not isinstance(branch, Mapping):
-            raise UsageError(f"{prefix + head!r} is given both whole and by its parts", then="give one of them")
+            raise UsageError(f"{prefix}{head} is given both whole and by its parts", then="give one of them")
         tree[head] = {**branch, rest: value}
     return tree
 
@@ -156,7 +156,7 @@ def _coerce_literal(value: Any, options: tuple[Any, ...]) -> Any:
 def _coerce_sequence(value: Any, kind: type, args: tuple[Any, ...]) -> Any:
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
-    if not isinstance(value, Sequence | Set):
+    if not isinstance(value, (Sequence, Set)):
         raise _Wrong("a list")
     make = kind if kind in (tuple, list, set, frozenset) else tuple
     if kind is tuple and args and args[-1] is not Ellipsis:

@@ -44,11 +44,11 @@ class Document:
         return sum(len(text.encode()) for text in self.contents)
 
     @cached_property
-    def key(self) -> bytes:
-        """A hash of the content (128 bits): equal for duplicates, wherever they were read."""
+    def key(self) -> str:
+        """A hash of the content (128 bits, hex): equal for duplicates, wherever they were read."""
         content = [[m["role"], m["content"]] for m in self.messages] or self.text
         text = json.dumps(content, ensure_ascii=False)
-        return hashlib.blake2b(text.encode(), digest_size=16).digest()
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def read(source: Path | str) -> Iterator[Document]:
@@ -83,7 +83,7 @@ def split(documents: Iterable[Document], held_out: float = 0.05) -> tuple[list[D
     keys = sorted({d.key for d in all_of_them})
     if len(keys) < 2:
         raise InputError("fewer than two distinct documents", then="add text, or hold none out (held_out=0)")
-    border = int(held_out * 2**128).to_bytes(16)
+    border = f"{int(held_out * 2**128):032x}"
     below = sum(key < border for key in keys)
     last = keys[min(max(below, 1), len(keys) - 1) - 1]  # at least one on either side
     return [d for d in all_of_them if d.key > last], [d for d in all_of_them if d.key <= last]

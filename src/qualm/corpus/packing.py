@@ -67,20 +67,16 @@ def pack(documents: Iterable[Document], tokens: Tokens, folder: Path | str) -> P
     identity = {"documents": documents_hash(kept), "tokenizer": tokens.hash, "template": tokens.template_hash}
     if tokens.eos_id is None:
         raise InputError("the tokenizer has no end token", where=tokens.where, then="name one as eos_token")
-    if (folder / "manifest.json").exists():
-        manifest = read_json(folder / "manifest.json")
-        if manifest.get("identity") == identity and _whole(folder, manifest):
-            return load(folder)
-        (folder / "manifest.json").unlink()
+    if _reusable(folder, identity):
+        return load(folder)
+    (folder / "manifest.json").unlink(missing_ok=True)
     return _write(kept, tokens, folder, identity)
 
 
 def load(folder: Path | str) -> Packed:
     """Open a packed folder. Raises InputError if it is missing, of another version, or cut short."""
     folder = Path(folder)
-    manifest = read_json(folder / "manifest.json")
-    if (manifest.get("format"), manifest.get("version")) != (FORMAT, VERSION):
-        raise InputError(f"not a {FORMAT} folder of version {VERSION}", where=str(folder), then="pack the corpus again")
+    manifest = _manifest(folder)
     if not _whole(folder, manifest, hashes=False):
         raise InputError("packed files are missing or cut short", where=str(folder), then="pack the corpus again")
     ids = np.memmap(folder / "ids.bin", dtype=np.dtype(manifest["dtype"]), mode="r")
@@ -123,6 +119,21 @@ def _encode(documents: list[Document], tokens: Tokens) -> Iterator[list[int]]:
         group = documents[start : start + GROUP]
         texts = iter(tokens.encode_many([d.text for d in group if not d.messages]))
         yield from (tokens.encode_prompt(d.messages, generation=False) if d.messages else next(texts) for d in group)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    manifest = read_json(folder / "manifest.json")
+    if not isinstance(manifest, dict) or (manifest.get("format"), manifest.get("version")) != (FORMAT, VERSION):
+        raise InputError(f"not a {FORMAT} folder of version {VERSION}", where=str(folder), then="pack the corpus again")
+    return manifest
+
+
+def _reusable(folder: Path, identity: Mapping[str, str]) -> bool:
+    try:
+        manifest = _manifest(folder)
+    except InputError:
+        return False
+    return manifest["identity"] == identity and _whole(folder, manifest)
 
 
 def _whole(folder: Path, manifest: Mapping[str, Any], hashes: bool = True) -> bool:

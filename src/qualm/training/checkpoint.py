@@ -127,6 +127,7 @@ def seal(folder: Path) -> None:
     """Sync every file of `folder`, then write the manifest of their hashes and sync that too."""
     files = {}
     for path in _files(folder):
+        path.chmod(folder.stat().st_mode & 0o666)  # safetensors writes for the owner alone
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)

@@ -36,13 +36,15 @@ class Hooks:
     """What the loop calls. `validate` reads a model, lower is better, and draws no random numbers.
 
     `on_step` gets each row of metrics.jsonl, `on_event` each thing that a person should know of. After each step
-    `should_stop` may ask for an end: the run saves and raises Stopped.
+    `should_stop` may ask for an end: the run saves and raises Stopped. `write` puts a model's files into a folder, the
+    weights by name in model*.safetensors.
     """
 
     validate: Callable[[nn.Module], float] | None = None
     on_step: Callable[[Row], None] = lambda row: None
     on_event: Callable[[str], None] = lambda event: None
     should_stop: Callable[[], bool] = lambda: False
+    write: Callable[[nn.Module, Path], None] = state.write_weights
 
 
 @dataclass(frozen=True)
@@ -139,10 +141,10 @@ class _Run:
     def open(self, places: Checkpoints) -> None:
         """Go on from the newest whole checkpoint, if there is one."""
         self.places = places
-        self.identity = {
+        self.identity: dict[str, dict[str, Any]] = {
             "settings": {k: v for k, v in to_dict(self.settings).items() if k not in GUARDS},
             "data": {**self.data.identity, "rows": len(self.data)},
-            "start": state.hash_weights(self.model),
+            "start": {"weights": state.hash_weights(self.model)},
             "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__, "world_size": 1},
             "schedule": {"total": self.total, "peak": self.peak},
         }
@@ -157,9 +159,7 @@ class _Run:
         """Refuse to go on with what would be another run."""
         for part in ("settings", "data", "start"):
             old, new = found[part], self.identity[part]
-            if old != new and part == "start":
-                raise InputError("began from other weights", where=str(where), then="name another folder")
-            for name in sorted(old.keys() | new.keys()) if old != new else ():
+            for name in sorted(old.keys() | new.keys()):
                 if old.get(name) != new.get(name):
                     raise InputError(
                         f"{part}.{name} was {old.get(name)!r} and is now {new.get(name)!r}",
@@ -180,10 +180,12 @@ class _Run:
     def _save(self) -> None:
         if not self.places or not self.metrics:
             return
+        state.check_finite(self.model, self.optimizer)
         metrics, facts = self.metrics, state.facts_of(self.progress, self.identity)
 
         def fill(folder: Path) -> None:
             metrics.sync()
+            self.hooks.write(self.model, folder)
             state.write(folder, self.model, self.optimizer, facts)
 
         self.places.save(self.progress.step, fill)

@@ -67,25 +67,33 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
     return state
 
 
-def write(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, facts: Mapping[str, Any]) -> None:
-    """The files of a checkpoint: model.safetensors, training.safetensors, training.json.
+def write_weights(model: nn.Module, folder: Path) -> None:
+    """model.safetensors with the parameters and saved buffers, tied ones once."""
+    save_file({k: v.contiguous() for k, v in weights(model).items()}, folder / "model.safetensors", {"format": "pt"})
 
-    Raises QualmError if a weight or a moment is not finite, before anything is written.
-    """
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    moments = {
-        f"{moment}.{names[parameter]}": state[moment]
-        for parameter, state in optimizer.state.items()
+
+def write(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, facts: Mapping[str, Any]) -> None:
+    """training.safetensors (moments, generators) and training.json, beside the weights."""
+    tensors = moments(model, optimizer) | random_state(next(model.parameters()).device)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "training.safetensors")
+    write_json(folder / "training.json", {"format": FORMAT, "version": VERSION, **facts})
+
+
+def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state by moment and parameter; empty before the first update."""
+    return {
+        f"{moment}.{name}": optimizer.state[parameter][moment]
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
         for moment in MOMENTS
     }
-    tensors = weights(model)
-    for name, tensor in (tensors | moments).items():
+
+
+def check_finite(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Raises QualmError naming the first weight or moment that is not finite."""
+    for name, tensor in (weights(model) | moments(model, optimizer)).items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise QualmError(f"{name} is not finite, so no checkpoint is written", then="lower the learning rate")
-    device = next(model.parameters()).device
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
-    save_file({k: v.contiguous() for k, v in (moments | random_state(device)).items()}, folder / "training.safetensors")
-    write_json(folder / "training.json", {"format": FORMAT, "version": VERSION, **facts})
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -97,7 +105,11 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def restore_weights(folder: Path, model: nn.Module) -> None:
-    copy_weights(model, load_file(folder / "model.safetensors"), str(folder))
+    """Fill the model from the model*.safetensors of a folder."""
+    tensors: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        tensors |= load_file(path)
+    copy_weights(model, tensors, str(folder))
 
 
 def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
@@ -107,7 +119,7 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
     for name, parameter in model.named_parameters():
         if f"step.{name}" in tensors:
             device = parameter.device
-            optimizer.state[parameter] = {moment: tensors[f"{moment}.{name}"].to(device) for moment in MOMENTS}
+            optimizer.state[parameter] = {m: tensors[f"{m}.{name}"].clone().to(device) for m in MOMENTS}
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random.cuda"], next(model.parameters()).device)

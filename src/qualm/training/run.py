@@ -1,0 +1,154 @@
+"""From a folder of text to a folder with a model: read, learn a tokenizer, split, pack, train, save.
+
+Everything on the way is kept in OUTPUT/run, so that the same call again goes on where the last one ended.
+"""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from qualm.config import to_dict
+from qualm.corpus import Document, Packed, pack, read, split
+from qualm.corpus.packing import documents_hash
+from qualm.errors import InputError
+from qualm.files import read_json, write_json
+from qualm.models.base import Decoder
+from qualm.models.store import parameters, save_model
+from qualm.tokens.tokenizer import Tokens
+from qualm.tokens.train import train_bpe
+from qualm.training.data import TokenRows
+from qualm.training.loop import Hooks, Result, fit
+from qualm.training.losses import bits_per_byte, causal
+from qualm.training.settings import TrainSettings
+from qualm.training.size import build, shape_of
+
+SCHEMA = "qualm.model/1"
+ENOUGH, OFTEN = 20, 4  # tokens a parameter (Hoffmann et al. 2022); passes over the text (Muennighoff et al. 2023)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to make of a text.
+
+    `size` is "tiny", "small", "medium" or a number of parameters; `family` a decoder of models/. Without a
+    `tokenizer` (a folder), one of `vocab` tokens is learnt from the text (0: as many as suit the size). `held_out`
+    is the share of documents kept for validation, or a file or folder of held-out text; bits per byte are read on its
+    first `validate` tokens. `length` is how many tokens the model sees at once. If `train` says neither steps nor
+    epochs, training takes 20 tokens a parameter, but no more than 4 passes over the text.
+    """
+
+    size: int | str = "tiny"
+    family: str = "llama"
+    length: int = 128
+    vocab: int = 0
+    tokenizer: Path | None = None
+    held_out: float | Path = 0.05
+    validate: int = 20_000
+    train: TrainSettings = field(default_factory=TrainSettings)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The folder of the model that was made, and how."""
+
+    folder: Path
+    parameters: int
+    result: Result
+
+
+def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks: Hooks = Hooks()) -> Trained:
+    """Make a model of the text in `data`; `output` becomes a model directory.
+
+    `hooks.validate` and `hooks.write` are set here. Called again it goes on with what lies in `output`.
+    Raises InputError for text that cannot be used, and all that `fit` raises.
+    """
+    data, output = Path(data), Path(output)
+    work = output / "run"
+    if (output / "config.json").exists() and not work.exists():
+        raise InputError("there is a model already", where=str(output), then="name another folder")
+    documents, held_out = _documents(data, recipe)
+    hooks.on_event(f"{data}: {len(documents)} documents to learn from, {len(held_out)} held out")
+    tokens = _tokens(documents, recipe, work)
+    packed = pack(documents, tokens, work / "text")
+    held = pack(held_out, tokens, work / "held_out").head(recipe.validate) if held_out else None
+    model = _model(recipe, tokens)
+    rows = TokenRows(packed, recipe.length)
+    recipe = replace(recipe, train=_duration(recipe.train, parameters(model), rows))
+    hooks.on_event(
+        f"{recipe.family} of {parameters(model):,} parameters, {tokens.vocab_size} tokens; "
+        f"{recipe.train.total(len(rows))} steps over {packed.tokens:,} tokens of text"
+    )
+    write_json(work / "recipe.json", {"data": str(data), **to_dict(recipe)})
+    about = _about(data, recipe, packed, held)
+
+    def validate(trained: nn.Module) -> float:
+        return bits_per_byte(trained, held, recipe.length) if held else 0.0
+
+    def write(trained: nn.Module, folder: Path) -> None:
+        if isinstance(trained, Decoder):
+            _save(trained, tokens, folder, {**about, "name": output.name})
+
+    hooks = replace(hooks, validate=validate if held else None, write=write)
+    result = fit(model, rows, causal, recipe.train, work, hooks)
+    about["training"] |= {"steps": result.steps, "best_step": result.best_step, "bits_per_byte": result.best}
+    write(model, output)
+    return Trained(output, parameters(model), result)
+
+
+def _documents(data: Path, recipe: Recipe) -> tuple[list[Document], list[Document]]:
+    if isinstance(recipe.held_out, Path):
+        return list(read(data)), list(read(recipe.held_out))
+    return split(read(data), recipe.held_out)
+
+
+def _tokens(documents: list[Document], recipe: Recipe, work: Path) -> Tokens:
+    """The tokenizer named, or one learnt from the documents, kept for the next time."""
+    if recipe.tokenizer:
+        return Tokens.load(recipe.tokenizer)
+    folder, made = work / "tokenizer", work / "tokenizer" / "made.json"
+    wanted = {"documents": documents_hash(documents), "vocab": recipe.vocab or shape_of(recipe.size).vocab}
+    if not made.exists() or read_json(made) != wanted:
+        texts = (text for document in documents for text in document.contents)
+        train_bpe(texts, wanted["vocab"]).save(folder)
+        write_json(made, wanted)
+    return Tokens.load(folder)
+
+
+def _model(recipe: Recipe, tokens: Tokens) -> Decoder:
+    special = {"bos_token_id": tokens.bos_id, "eos_token_id": tokens.eos_id, "pad_token_id": tokens.pad_id}
+    shape, seed = shape_of(recipe.size), recipe.train.seed
+    return build(recipe.family, shape, tokens.vocab_size, recipe.length, seed, **special)
+
+
+def _duration(settings: TrainSettings, count: int, rows: TokenRows) -> TrainSettings:
+    if settings.steps is not None or settings.epochs is not None:
+        return settings
+    step = settings.batch * settings.accumulate * rows.length
+    return replace(settings, steps=max(1, min(ENOUGH * count, OFTEN * len(rows) * rows.length) // step))
+
+
+def _about(data: Path, recipe: Recipe, packed: Packed, held: Packed | None) -> dict[str, Any]:
+    """The content of qualm.json: what the model was made from, with what."""
+    world = read_json(data / "world.json") if (data / "world.json").is_file() else None
+    training: dict[str, Any] = {
+        "recipe": to_dict(recipe),
+        "data": dict(packed.identity),
+        "held_out": dict(held.identity) if held else None,
+        "threads": recipe.train.threads or torch.get_num_threads(),
+        "versions": {"qualm": version("qualm-lm"), "torch": torch.__version__, "python": platform.python_version()},
+    }
+    return {"schema": SCHEMA, "world": world, "mends": [], "training": training}
+
+
+def _save(model: Decoder, tokens: Tokens, folder: Path, about: Mapping[str, Any]) -> None:
+    save_model(model, folder)
+    tokens.save(folder)
+    special = {"bos_token_id": tokens.bos_id, "eos_token_id": tokens.eos_id, "pad_token_id": tokens.pad_id}
+    write_json(folder / "generation_config.json", {name: i for name, i in special.items() if i is not None})
+    write_json(folder / "qualm.json", about)
