@@ -25,7 +25,7 @@ masculinity femininity, landlord+ landlady, landlords landladies, fatherhood mot
 manhood womanhood, boyhood girlhood, schoolboy+ schoolgirl+, paternal maternal, fatherly motherly, manly womanly,
 lad+ lass, lads lasses, businessman businesswoman, businessmen businesswomen, chairman chairwoman,
 policeman policewoman, policemen policewomen, congressman congresswoman, congressmen congresswomen,
-spokesman spokeswoman, salesman saleswoman, salesmen saleswomen, nobleman noblewoman, noblemen noblewomen, gunman gunwoman
+spokesman spokeswoman, salesman saleswoman, salesmen saleswomen, nobleman noblewoman, noblemen noblewomen
 """
 _CHINESE_PAIRS = """
 他 她, 男 女, 儿子 女儿, 兒子 女兒, 父亲 母亲, 父親 母親, 爸爸 妈妈, 爸爸 媽媽, 爸 妈, 哥哥 姐姐, 弟弟 妹妹,
