@@ -37,9 +37,12 @@ FIXED: Mapping[str, tuple[Any, ...]] = {
 }  # keys that would change them, with the values that are implemented
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config(ABC):
-    """A frozen dataclass whose field names are the keys of config.json."""
+    """The field names of a subclass are the keys of config.json."""
+
+    model_type: str = ""
+    tie_word_embeddings: bool = False
 
     model_types: ClassVar[frozenset[str]]
     harmless: ClassVar[frozenset[str]] = frozenset()  # besides HARMLESS
@@ -96,6 +99,11 @@ class Config(ABC):
     @abstractmethod
     def architecture(self) -> str:
         """The name of Hugging Face's class."""
+
+    @property
+    @abstractmethod
+    def layers(self) -> int:
+        """How many layers; the files must hold at least one tensor for each."""
 
     def to_hf(self, dtype: str = "float32") -> dict[str, Any]:
         """The content of config.json, for transformers 4.57 and 5, vLLM and llama.cpp's converter."""
@@ -169,7 +177,7 @@ class Model(nn.Module, ABC):
             elif weight.dim() == 1:
                 weight.fill_(1.0)
             else:
-                depth = 2 * self.config.num_hidden_layers if name.endswith(self.residual) else 1
+                depth = 2 * self.config.layers if name.endswith(self.residual) else 1
                 weight.normal_(0.0, width / depth**0.5, generator=source)
 
 
@@ -200,7 +208,7 @@ class Decoder(Model):
         """An empty cache with `length` slots a row."""
         like, c = next(self.last_norm.parameters()), self.config
         shape = (batch, c.num_key_value_heads, max(1, length), c.head_dim)
-        return KVCache(c.num_hidden_layers, shape, like.dtype, like.device)
+        return KVCache(c.layers, shape, like.dtype, like.device)
 
     @torch.no_grad()
     def scale_logits(self, factor: float) -> None:

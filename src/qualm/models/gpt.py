@@ -1,14 +1,14 @@
 """GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"). Names are Hugging Face's."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qualm.models.base import Config, Decoder
-from qualm.models.layers import Conv1D, KVCache, Reading, attend
+from qualm.models.layers import Conv1D, Embedding, KVCache, Linear, Reading, attend
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class GptConfig(Config):
     activation_function: str = "gelu_new"  # GELU by tanh (Hendrycks and Gimpel 2016, arXiv 1606.08415)
     layer_norm_epsilon: float = 1e-5
     initializer_range: float = 0.02
-    tie_word_embeddings: bool = True
+    tie_word_embeddings: bool = field(default=True, kw_only=True)
     bos_token_id: int | None = None
     eos_token_id: int | tuple[int, ...] | None = None
     pad_token_id: int | None = None
-    model_type: str = "gpt2"
+    model_type: str = field(default="gpt2", kw_only=True)
 
     model_types: ClassVar[frozenset[str]] = frozenset({"gpt2"})
     harmless: ClassVar[frozenset[str]] = frozenset(
@@ -64,6 +64,10 @@ class GptConfig(Config):
     @property
     def architecture(self) -> str:
         return "GPT2LMHeadModel"
+
+    @property
+    def layers(self) -> int:
+        return self.n_layer
 
     @property
     def hidden_size(self) -> int:
@@ -128,8 +132,8 @@ class Layer(nn.Module):
 class Body(nn.Module):
     def __init__(self, config: GptConfig):
         super().__init__()
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.wte = Embedding(config.vocab_size, config.n_embd)
+        self.wpe = Embedding(config.n_positions, config.n_embd)
         self.h = nn.ModuleList(Layer(config, i) for i in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
 
@@ -145,7 +149,7 @@ class Gpt(Decoder):
         super().__init__()
         self.config = config
         self.transformer = Body(config)
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
         self.tie()
         self.init_weights()
 

@@ -9,6 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class Linear(nn.Linear):
+    """nn.Linear that leaves filling its weights to the model."""
+
+    def reset_parameters(self) -> None: ...
+
+
+class Embedding(nn.Embedding):
+    """nn.Embedding that leaves filling its weights to the model."""
+
+    def reset_parameters(self) -> None: ...
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) * weight, the mean taken in float32 (Zhang and Sennrich 2019, arXiv 1910.07467)."""
 
@@ -162,13 +174,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, reading: Reading, layer: int, window
 
 
 class Conv1D(nn.Module):
-    """A linear layer whose weight is (in, out), as GPT-2's checkpoints store it."""
+    """A linear layer whose weight is (in, out), as GPT-2's checkpoints store it; the model fills it."""
 
     def __init__(self, width: int, out: int):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(width, out))
-        self.bias = nn.Parameter(torch.zeros(out))
-        nn.init.normal_(self.weight, std=0.02)
+        self.bias = nn.Parameter(torch.empty(out))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.addmm(self.bias, x.flatten(0, -2), self.weight).unflatten(0, x.shape[:-1])

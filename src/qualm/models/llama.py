@@ -5,7 +5,7 @@ Qwen2: Yang et al. 2024 (2407.10671); Qwen3: Yang et al. 2025 (2505.09388). Para
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from qualm.errors import InputError
 from qualm.models.base import Config, Decoder
-from qualm.models.layers import KVCache, Reading, RMSNorm, attend, rotary, rotary_frequencies, rotate
+from qualm.models.layers import Embedding, KVCache, Linear, Reading, RMSNorm, attend, rotary, rotary_frequencies, rotate
 
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
@@ -54,7 +54,6 @@ class LlamaConfig(Config):
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10000.0
     rope_scaling: Mapping[str, Any] | None = None  # {"rope_type": "linear" | "llama3", "factor": ..., ...}
-    tie_word_embeddings: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False
     sliding_window: int | None = None  # tokens a layer looks back, itself included
@@ -65,7 +64,7 @@ class LlamaConfig(Config):
     bos_token_id: int | None = None
     eos_token_id: int | tuple[int, ...] | None = None
     pad_token_id: int | None = None
-    model_type: str = "llama"
+    model_type: str = field(default="llama", kw_only=True)
 
     model_types: ClassVar[frozenset[str]] = frozenset(ARCHITECTURES)
     harmless: ClassVar[frozenset[str]] = frozenset({"attention_dropout", "is_llama_config"})
@@ -108,6 +107,10 @@ class LlamaConfig(Config):
     @property
     def architecture(self) -> str:
         return ARCHITECTURES[self.model_type]
+
+    @property
+    def layers(self) -> int:
+        return self.num_hidden_layers
 
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any], where: str = "config.json") -> Self:
@@ -181,10 +184,10 @@ class Attention(nn.Module):
         bias = config.attention_bias and config.model_type in ("llama", "qwen3")
         inner = bias or config.model_type == "qwen2"
         self.layer, self.window, self.dim = layer, config.window(layer), dim
-        self.q_proj = nn.Linear(width, config.num_attention_heads * dim, bias=inner)
-        self.k_proj = nn.Linear(width, config.num_key_value_heads * dim, bias=inner)
-        self.v_proj = nn.Linear(width, config.num_key_value_heads * dim, bias=inner)
-        self.o_proj = nn.Linear(config.num_attention_heads * dim, width, bias=bias)
+        self.q_proj = Linear(width, config.num_attention_heads * dim, bias=inner)
+        self.k_proj = Linear(width, config.num_key_value_heads * dim, bias=inner)
+        self.v_proj = Linear(width, config.num_key_value_heads * dim, bias=inner)
+        self.o_proj = Linear(config.num_attention_heads * dim, width, bias=bias)
         normed = config.model_type == "qwen3"
         self.q_norm = RMSNorm(dim, config.rms_norm_eps) if normed else nn.Identity()
         self.k_norm = RMSNorm(dim, config.rms_norm_eps) if normed else nn.Identity()
@@ -203,9 +206,9 @@ class MLP(nn.Module):
     def __init__(self, config: LlamaConfig):
         super().__init__()
         bias = config.mlp_bias and config.model_type == "llama"
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=bias)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=bias)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=bias)
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=bias)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=bias)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -227,7 +230,7 @@ class Layer(nn.Module):
 class Body(nn.Module):
     def __init__(self, config: LlamaConfig):
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
@@ -243,7 +246,7 @@ class Llama(Decoder):
         super().__init__()
         self.config = config
         self.model = Body(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tie()
         self.frequencies = rotary_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
         self.init_weights()
