@@ -1,0 +1,314 @@
+"""Any OpenAI-compatible server (vLLM, SGLang, llama.cpp, a hosted API) as a model.
+
+Text is continued by /completions, messages are answered by /chat/completions. Texts are scored by /completions
+with `echo`, if checks show that the server really returns their log-probabilities.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+from qualm.errors import QualmError, Unsupported, UsageError
+from qualm.files import hash_json
+from qualm.lm import echo
+from qualm.lm.base import LM, Card, Completion, Prompt, Sampling, Scored
+from qualm.lm.wire import Json, Lost, Refused, Wire
+from qualm.tokens.template import Template
+
+NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")  # a /models entry may say them, for its template
+MOST_STOPS = 4  # stop strings a request may hold; further ones are applied to what comes back
+TOP = 5  # likeliest tokens asked for in the checks
+IDENTITY = ("id", "root", "owned_by", "max_model_len", "fingerprint", "meta", "chat_template")  # of a /models entry
+
+T = TypeVar("T")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text to score from character `border` on; `rendered` by a chat template, or plain."""
+
+    whole: str
+    border: int
+    rendered: bool
+
+
+class Endpoint(LM):
+    """The model `model` behind the base address `url` ("http://127.0.0.1:8000/v1"), `workers` requests at a time.
+
+    If `model` is empty, the only one served is meant. An endpoint is what it says it is: the hash of its card
+    covers the address, the name and what /models says of it, and cannot see weights that change behind those.
+
+    A prompt that gets no answer within the bounded tries becomes a Completion with finish "unread" (a Scored of
+    one NaN) and the rest of its batch goes on. A refusal (4xx) raises QualmError with the server's message, a
+    server that is down Unreachable. `logprobs` of a Completion are as the server reports them.
+    """
+
+    def __init__(
+        self, url: str, model: str = "", key: str = "", workers: int = 8, timeout: float = 60.0, retries: int = 4
+    ):
+        self._wire = Wire(url, key=key, timeout=timeout, retries=retries)
+        self.url, self.workers = self._wire.url, workers
+        self._named = model
+        self._unknown: set[str] = set()  # fields that this server turned out to refuse
+
+    @cached_property
+    def _served(self) -> list[Json]:
+        """What /models lists; nothing where there is no such list."""
+        try:
+            listed = self._wire.get("/models").get("data")
+        except Refused as refused:
+            if refused.status in (401, 403):
+                raise
+            return []
+        return [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
+
+    @cached_property
+    def name(self) -> str:  # pyrefly: ignore[bad-override]  # asked of the server when first needed
+        if self._named:
+            return self._named
+        names = [str(entry.get("id")) for entry in self._served]
+        if len(names) != 1:
+            known = f"name one of: {', '.join(names[:8])}" if names else "add its name: URL#NAME"
+            raise UsageError(f"the server offers {len(names)} models", where=self.url, then=known)
+        return names[0]
+
+    @cached_property
+    def _entry(self) -> Json:
+        return next((entry for entry in self._served if entry.get("id") == self.name), {})
+
+    @cached_property
+    def card(self) -> Card:  # pyrefly: ignore[bad-override]
+        meta, world = self._entry.get("meta"), self._entry.get("world")
+        meta = meta if isinstance(meta, Mapping) else {}
+        said = {name: self._entry[name] for name in IDENTITY if name in self._entry}
+        return Card(
+            family="endpoint",
+            parameters=int(meta.get("n_params") or 0),
+            bytes=int(meta.get("size") or 0),
+            weights=hash_json([self.url, self.name, said]),
+            world=world if isinstance(world, Mapping) else None,
+        )
+
+    @cached_property
+    def _lack(self) -> str:
+        return echo.missing(self._choices)
+
+    def check(self) -> str:
+        """What this server lacks for scoring texts, in words; "" if it can. Asked once, in at most 12 requests."""
+        return self._lack
+
+    @property
+    def can(self) -> frozenset[str]:  # pyrefly: ignore[bad-override]
+        return frozenset({"generate"} if self._lack else {"generate", "score"})
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
+        return self._each(lambda prompt: self._complete(prompt, sampling), prompts)
+
+    def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Scored]:
+        """Messages are scored only if the server says its template ("chat_template" in its /models entry, with the
+        tokens it names); a marker of the template that stands in a message then counts as a marker.
+
+        The first token of a text that nothing stands before is left out if the server gives it no number.
+        """
+        if self._lack:
+            raise Unsupported(f"{self._lack}; its scores would mean nothing", where=f"{self.url}#{self.name}")
+        return self._each(self._score, [self._text(context, continuation) for context, continuation in pairs])
+
+    def stream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Iterator[str]:
+        body = {**self._body(prompt, sampling), "stream": True}
+        body.pop("logprobs", None)
+        pieces = (_piece(event) for event in self._asking(lambda: self._wire.events(_path(prompt), body)))
+        yield from _until(pieces, sampling.stop)
+
+    def _each(self, ask: Callable[[T], Answer], things: Sequence[T]) -> list[Answer]:
+        """In order, `workers` at a time; on the first error what has not begun is not asked."""
+        with ThreadPoolExecutor(self.workers) as pool:
+            try:
+                return list(pool.map(ask, things))
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        try:
+            answer = self._asking(lambda: self._post(_path(prompt), self._body(prompt, sampling)))
+        except Lost as lost:
+            return Completion("", finish="unread", notes={"why": str(lost)})
+        choice, usage = _choice(answer), answer.get("usage") or {}
+        message = choice.get("message")
+        raw = (message.get("content") if isinstance(message, Mapping) else choice.get("text")) or ""
+        text = _cut(raw, sampling.stop)
+        tokens, logprobs = _generated(choice)
+        if len(text) < len(raw):
+            logprobs = _kept(tokens, logprobs, len(text)) if "".join(tokens) == raw else ()
+        said = choice.get("finish_reason")
+        finish = "length" if said == "length" and len(text) == len(raw) else "stop"
+        notes = {} if said in ("stop", "length") else {"finish_reason": said}
+        prompt_tokens, written = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+        return Completion(text, prompt_tokens, written, finish, logprobs, notes)
+
+    def _body(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self.name,
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+        }
+        if isinstance(prompt, str):
+            body |= {"prompt": prompt, "logprobs": 1}
+        else:
+            body |= {"messages": [dict(message) for message in prompt], "logprobs": True}
+        if sampling.temperature > 0:
+            body["seed"] = sampling.seed
+            body |= {"top_p": sampling.top_p} if sampling.top_p < 1 else {}
+            body |= {"top_k": sampling.top_k} if sampling.top_k > 0 else {}
+            body |= {"min_p": sampling.min_p} if sampling.min_p > 0 else {}
+        if sampling.stop:
+            body["stop"] = list(sampling.stop[:MOST_STOPS])
+        return body
+
+    def _post(self, path: str, body: Json) -> Json:
+        """Ask; without log-probabilities or with the newer name of `max_tokens` if the server insists."""
+        for _ in range(3):
+            sent = {field: value for field, value in body.items() if field not in self._unknown}
+            if "max_tokens" in self._unknown:
+                sent["max_completion_tokens"] = body["max_tokens"]
+            try:
+                return self._wire.post(path, sent)
+            except Refused as refused:
+                word = {"logprobs": "logprobs", "max_tokens": "max_completion_tokens"}
+                new = {field for field in word if field in sent and word[field] in refused.message}
+                if refused.status not in (400, 422) or not new:
+                    raise
+                self._unknown |= new
+        raise AssertionError("two fields can be refused twice at most")
+
+    def _asking(self, ask: Callable[[], Answer]) -> Answer:
+        """Say what a 404 means: no such model, or no such way of asking."""
+        try:
+            return ask()
+        except Refused as refused:
+            if refused.status not in (404, 405):
+                raise
+            names = [str(entry.get("id")) for entry in self._served]
+            if names and self.name not in names:
+                known = f"there are: {', '.join(names[:8])}"
+                raise UsageError(f"no model {self.name!r} there", where=self.url, then=known) from refused
+            raise Unsupported(f"cannot be asked this way ({refused.message})", where=refused.where) from refused
+
+    def _choices(self, texts: Sequence[str]) -> list[Json]:
+        """Texts echoed with their log-probabilities, and a token more; one request, a choice a text, in order."""
+        choices = self._echoed(texts[0] if len(texts) == 1 else list(texts), TOP).get("choices")
+        choices = [choice for choice in choices if isinstance(choice, Mapping)] if isinstance(choices, list) else []
+        return sorted(choices, key=lambda choice: int(choice.get("index") or 0))
+
+    def _echoed(self, text: str | list[str], top: int, extra: Json | None = None) -> Json:
+        body = {"model": self.name, "prompt": text, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": top}
+        return self._wire.post("/completions", {**body, **(extra or {})})
+
+    def _score(self, text: Text) -> Scored:
+        if text.border == len(text.whole):
+            return Scored(())
+        try:
+            scored = self._echo(text.whole, text.rendered)
+            border = scored.border(text.border) if text.border else 0
+            if border is None:
+                border = echo.common(self._echo(text.whole[: text.border], text.rendered).tokens, scored.tokens)
+        except Lost:
+            return Scored((math.nan,))
+        return Scored(scored.after(border) or (math.nan,))
+
+    def _echo(self, text: str, rendered: bool) -> echo.Echo:
+        # The template puts the start of the document itself.
+        answer = self._echoed(text, 1, {"add_special_tokens": False} if rendered else None)
+        return echo.read(text, _choice(answer), (answer.get("usage") or {}).get("completion_tokens"))
+
+    @cached_property
+    def _template(self) -> Template | None:
+        source = self._entry.get("chat_template")
+        return Template(source, f"{self.url}/models") if isinstance(source, str) else None
+
+    def _text(self, context: Prompt, continuation: str) -> Text:
+        """Context and continuation as one text; after messages, up to the end of what the assistant says."""
+        if isinstance(context, str):
+            return Text(context + continuation, len(context), False)
+        if self._template is None:
+            raise Unsupported(
+                "does not say its chat template, so what follows messages cannot be scored", where=self.url
+            )
+        names = {name: self._entry[name] for name in NAMES if isinstance(self._entry.get(name), str)}
+        asked = self._template.render(context, generation=True, **names)
+        answer = {"role": "assistant", "content": continuation}
+        answered = self._template.render([*context, answer], generation=False, **names)
+        at = answered.find(continuation, len(asked)) if answered.startswith(asked) else -1
+        return (
+            Text(answered[: at + len(continuation)], at, True)
+            if at >= 0
+            else Text(asked + continuation, len(asked), True)
+        )
+
+
+def _path(prompt: Prompt) -> str:
+    return "/completions" if isinstance(prompt, str) else "/chat/completions"
+
+
+def _choice(answer: Json) -> Json:
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
+        raise QualmError(f"the server answered without choices: {str(answer)[:80]}", then="is it OpenAI-compatible?")
+    return choices[0]
+
+
+def _generated(choice: Json) -> tuple[list[str], tuple[float, ...]]:
+    """Tokens and log-probabilities of what was generated, in either shape in use; () unless all are numbers."""
+    given = choice.get("logprobs") or {}
+    content = given.get("content")
+    if isinstance(content, list):
+        tokens, numbers = [entry.get("token") for entry in content], [entry.get("logprob") for entry in content]
+    else:
+        tokens, numbers = given.get("tokens") or [], given.get("token_logprobs") or []
+    good = all(isinstance(number, float | int) and number <= 0 for number in numbers) and len(tokens) == len(numbers)
+    return ([str(token) for token in tokens], tuple(map(float, numbers))) if good else ([], ())
+
+
+def _kept(tokens: Sequence[str], logprobs: tuple[float, ...], length: int) -> tuple[float, ...]:
+    """The log-probabilities of the tokens that begin within the first `length` characters."""
+    start, kept = 0, 0
+    for token in tokens:
+        if start >= length:
+            break
+        start, kept = start + len(token), kept + 1
+    return logprobs[:kept]
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    """The text up to the first stop string."""
+    found = [at for stop in stops if stop and (at := text.find(stop)) >= 0]
+    return text[: min(found)] if found else text
+
+
+def _piece(event: Json) -> str:
+    if event.get("error"):
+        raise QualmError(f"the server broke off: {event['error']}", then="ask again")
+    choices = event.get("choices") or [{}]
+    delta = choices[0].get("delta")
+    return (delta.get("content") if isinstance(delta, Mapping) else choices[0].get("text")) or ""
+
+
+def _until(pieces: Iterator[str], stops: Sequence[str]) -> Iterator[str]:
+    """The pieces up to the first stop string, of which no part is let out."""
+    hold = max((len(stop) for stop in stops), default=1) - 1
+    held = ""
+    for piece in pieces:
+        held += piece
+        if len(cut := _cut(held, stops)) < len(held):
+            if cut:
+                yield cut
+            return
+        if ready := held[: len(held) - hold]:
+            yield ready
+            held = held[len(ready) :]
+    if held:
+        yield held
