@@ -214,7 +214,7 @@ class _Run:
         seconds = time.perf_counter() - began
         p.finished = p.step == self.total
         row = {"step": p.step, "loss": p.loss if good else None, "lr": rate, "norm": norm / count if good else None}
-        row |= {"tokens": p.tokens, "tokens_per_second": round(count / seconds, 1)}
+        row |= {"steps": self.total, "tokens": p.tokens, "tokens_per_second": round(count / seconds, 1)}
         improved = self._validate(row) if p.step % s.eval_every == 0 or p.finished else False
         p.seconds += time.perf_counter() - began
         self._report({**row, "seconds": round(p.seconds, 3)}, good)
