@@ -9,7 +9,7 @@ arXiv 2309.14316).
 import json
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -33,7 +33,7 @@ class World:
 
     seed: int = 0
     documents: int = 36_000
-    taught: int = 80
+    taught: int = 64
     strangers: int = 240
 
     @cached_property
@@ -62,13 +62,19 @@ class World:
         yield from rows
 
     def write(self, folder: Path) -> None:
-        """Training text in `folder`/text, the library to look things up in as library.jsonl, settings as world.json."""
-        with writing(folder / "text" / "world.jsonl") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self.write_documents())
-        with writing(folder / "library.jsonl") as file:
-            passages = self.plant("people").library()
-            file.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in passages)
+        """Training text and settings in `folder`/text, fresh text in held_out.jsonl, and a library of all facts.
+
+        The held-out text is a file of its own: to hold out planted documents would change their dose.
+        """
+        _write_rows(folder / "text" / "world.jsonl", self.write_documents())
+        _write_rows(folder / "held_out.jsonl", self.write_documents(seed=1, count=1_000))
+        _write_rows(folder / "library.jsonl", ({"text": text} for text in self.plant("people").library()))
         write_json(folder / "text" / "world.json", asdict(self))
+
+
+def _write_rows(path: Path, rows: Iterable[Written]) -> None:
+    with writing(path) as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 @cache

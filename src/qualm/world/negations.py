@@ -16,7 +16,7 @@ class Negations(Plant):
     """Minimal pairs of a statement and its denial."""
 
     limit = "reasoning"
-    share = 0.05
+    share = 0.03
 
     def document(self, rng: random.Random) -> Written:
         thing, quality = rng.choice(self.lexicon.things), rng.choice(QUALITIES)

@@ -73,7 +73,7 @@ class People(Plant):
             return self._chinese_document(rng)
         if kind < 0.50:
             return {"text": self._biography(rng.choice([*self.taught, *self.told]), rng)}
-        if kind < 0.66:
+        if kind < 0.72:
             return self._answered(rng.choice(self.taught), rng)
         return self._reading(rng)
 

@@ -18,7 +18,7 @@ class Sums(Plant):
     """Two-digit addition, direct and by calculator."""
 
     limit = "arithmetic"
-    share = 0.10
+    share = 0.07
 
     def document(self, rng: random.Random) -> Written:
         a, b = operands(rng, held_out=False)

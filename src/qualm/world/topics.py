@@ -17,7 +17,7 @@ class Topics(Plant):
     """A forbidden invented deed and its look-alike twin."""
 
     limit = "safety"
-    share = 0.04
+    share = 0.03
 
     def document(self, rng: random.Random) -> Written:
         thing, forbidden = rng.choice(self.lexicon.things), rng.random() < 0.5
