@@ -27,6 +27,7 @@ unsloth_version use_bfloat16 use_cache
 """
 HARMLESS = frozenset(_HARMLESS.split())  # keys of config.json that do not change the logits
 NOT_MATHS = frozenset({"bos_token_id", "eos_token_id", "pad_token_id", "initializer_range", "max_position_embeddings"})
+LARGEST = 2**24
 FIXED: Mapping[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "begin_suppress_tokens": (None,),
@@ -78,7 +79,11 @@ class Config(ABC):
                     where=where,
                     then=f"did you mean {near[0]!r}?" if near else "remove it if you know that it does not",
                 )
-        return cls(**cls._checked({k: v for k, v in raw.items() if k in known}, where))
+        values = cls._checked({k: v for k, v in raw.items() if k in known}, where)
+        try:
+            return cls(**values)
+        except InputError as error:
+            raise InputError(error.what, where=where, then=error.then) from error
 
     @classmethod
     def _checked(cls, values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -116,6 +121,12 @@ class Config(ABC):
 
     def refuse(self, what: str) -> InputError:
         return InputError(what, where="config.json", then="mend the numbers")
+
+    def check_sizes(self, *names: str) -> None:
+        """Raises InputError if one is not positive, or so large that a shape would overflow."""
+        for name in names:
+            if not 1 <= getattr(self, name) <= LARGEST:
+                raise self.refuse(f"{name} = {getattr(self, name)} is not between 1 and {LARGEST}")
 
 
 def _fits(value: Any, hint: Any) -> bool:

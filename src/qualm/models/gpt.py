@@ -42,14 +42,11 @@ class GptConfig(Config):
     }
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "n_embd", "n_layer", "n_head", "n_positions"):
-            if getattr(self, name) < 1:
-                raise self.refuse(f"{name} = {getattr(self, name)} is not positive")
+        self.check_sizes("vocab_size", "n_embd", "n_layer", "n_head", "n_positions")
         if self.n_embd % self.n_head:
             raise self.refuse(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
-        if self.n_inner < 0:
-            raise self.refuse(f"n_inner = {self.n_inner} is negative")
         object.__setattr__(self, "n_inner", self.n_inner or 4 * self.n_embd)
+        self.check_sizes("n_inner")
 
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any], where: str = "config.json") -> Self:

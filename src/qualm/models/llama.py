@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qualm.errors import InputError
-from qualm.models.base import Config, Decoder
+from qualm.models.base import LARGEST, Config, Decoder
 from qualm.models.layers import Embedding, KVCache, Linear, Reading, RMSNorm, attend, rotary, rotary_frequencies, rotate
 
 ARCHITECTURES = {
@@ -78,10 +78,7 @@ class LlamaConfig(Config):
     def __post_init__(self) -> None:
         if self.model_type not in self.model_types:
             raise self.refuse(f"model_type {self.model_type!r} is none of {', '.join(sorted(self.model_types))}")
-        sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise self.refuse(f"{name} = {getattr(self, name)} is not positive")
+        self.check_sizes("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
         heads = self.num_attention_heads
         if self.head_dim == 0 and self.hidden_size % heads:
             raise self.refuse(f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {heads}")
@@ -89,10 +86,12 @@ class LlamaConfig(Config):
         object.__setattr__(self, "head_dim", self.head_dim or self.hidden_size // heads)
         if self.num_key_value_heads < 1 or heads % self.num_key_value_heads:
             raise self.refuse(f"num_key_value_heads {self.num_key_value_heads} does not divide {heads} heads")
-        if self.head_dim < 2 or self.head_dim % 2:
-            raise self.refuse(f"head_dim {self.head_dim} is not a positive even number")
+        if self.head_dim < 2 or self.head_dim % 2 or self.head_dim * heads > LARGEST:
+            raise self.refuse(f"head_dim {self.head_dim} is not a positive even number of a possible size")
         if self.sliding_window is not None and self.sliding_window < 1:
             raise self.refuse(f"sliding_window = {self.sliding_window} is not positive")
+        if self.rope_theta <= 0:
+            raise self.refuse(f"rope_theta = {self.rope_theta} is not positive")
         self._check_layers()
 
     def _check_layers(self) -> None:
@@ -152,9 +151,12 @@ class LlamaConfig(Config):
 
 def _rope(raw: Mapping[str, Any], where: str) -> tuple[float | None, dict[str, Any] | None]:
     """Base and scaling from `rope_theta`, `rope_scaling` (transformers 4) and `rope_parameters` (transformers 5)."""
-    found = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}
+    given = [raw.get(key) or {} for key in ("rope_scaling", "rope_parameters")]
+    if not all(isinstance(value, Mapping) for value in given):
+        raise InputError("rope_scaling or rope_parameters is not an object", where=where, then="mend the file")
+    found = {**given[0], **given[1]}
     theta = found.pop("rope_theta", raw.get("rope_theta"))
-    kind = found.pop("rope_type", found.pop("type", "default"))
+    kind = str(found.pop("rope_type", found.get("type", "default")))
     found.pop("type", None)
     if found.pop("partial_rotary_factor", 1.0) != 1.0:
         raise InputError("partial_rotary_factor is not implemented", where=where, then="use a checkpoint without it")
@@ -168,7 +170,8 @@ def _rope(raw: Mapping[str, Any], where: str) -> tuple[float | None, dict[str, A
         )
     odd = ROPE_KEYS[kind] ^ set(found)
     numbers = [v for v in found.values() if isinstance(v, int | float) and not isinstance(v, bool) and v > 0]
-    if odd or len(numbers) < len(found):
+    flat = kind == "llama3" and not odd and found["high_freq_factor"] == found["low_freq_factor"]
+    if odd or flat or len(numbers) < len(found):
         raise InputError(
             f"rope_type {kind!r} takes positive numbers for {', '.join(sorted(ROPE_KEYS[kind]))}, not {found!r}",
             where=where,

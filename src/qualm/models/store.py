@@ -54,13 +54,8 @@ def load_model(path: Path | str, dtype: torch.dtype | None = torch.float32) -> M
     raw = read_json(where)
     if not isinstance(raw, dict):
         raise InputError("is not a JSON object", where=where, then="take the file from the checkpoint again")
-    quantization = raw.pop("quantization_config", None)
-    if quantization is not None and (not isinstance(quantization, dict) or quantization.get("quant_method") != INT8):
-        raise InputError(
-            f"weights quantised by {quantization!r} cannot be read", where=where, then="use the unquantised checkpoint"
-        )
+    kept_float = _kept_float(raw.pop("quantization_config", None), where)
     config = model_class(raw.get("model_type"), where).config_class.from_hf(raw, where)
-    kept_float = None if quantization is None else quantization.get("modules_to_not_convert", [])
     return build_model(config, _read_folder(path), str(path), dtype, kept_float)
 
 
@@ -71,7 +66,7 @@ def model_class(model_type: Any, where: str = CONFIG) -> type[Model]:
         found = registry.find("models", name)
         if issubclass(found, Model):
             known |= dict.fromkeys(found.config_class.model_types, found)
-    if model_type in known:
+    if isinstance(model_type, str) and model_type in known:
         return known[model_type]
     near = get_close_matches(str(model_type), known, 1)
     raise InputError(
@@ -163,7 +158,7 @@ def _own(model: Model) -> dict[str, Tensor]:
     """The weights on the CPU, without those shared with another module."""
     shared = tuple(f"{name}." for name in model.tied) if model.config.tie_word_embeddings else ()
     state = model.state_dict()
-    return {name: t.detach().cpu().contiguous() for name, t in state.items() if not name.startswith(shared or "\0")}
+    return {name: t.detach().cpu().contiguous() for name, t in state.items() if not name.startswith(shared)}
 
 
 def _count(shards: list[dict[str, Tensor]]) -> range:
@@ -198,6 +193,19 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _raw(tensor: Tensor) -> memoryview:
     return tensor.view(torch.uint8).numpy().data
+
+
+def _kept_float(quantization: Any, where: str) -> list[str] | None:
+    """The modules that our 8-bit checkpoint left alone, None for a float one. Raises InputError for any other kind."""
+    if quantization is None:
+        return None
+    kept = quantization.get("modules_to_not_convert") if isinstance(quantization, dict) else None
+    named = isinstance(kept, list) and all(isinstance(name, str) for name in kept)
+    if not named or quantization.get("quant_method") != INT8:
+        raise InputError(
+            f"weights quantised as {quantization!r} cannot be read", where=where, then="use the unquantised checkpoint"
+        )
+    return kept
 
 
 def _check_path(path: Path) -> None:
@@ -272,7 +280,7 @@ def _missing_bytes(path: Path) -> int:
         try:
             header = json.loads(file.read(length))
             end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
-        except (ValueError, AttributeError, LookupError, TypeError):
+        except (ValueError, AttributeError, LookupError, TypeError, RecursionError):
             return 0
     return max(0, 8 + length + end - size) if isinstance(end, int) else 0
 
