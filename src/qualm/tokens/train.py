@@ -9,9 +9,19 @@ from collections.abc import Iterable, Sequence
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from qualm.errors import InputError, UsageError
+from qualm.tokens.template import DEFAULT
 from qualm.tokens.tokenizer import Tokens
 
-SPECIAL = ("<|end|>", "<|pad|>")
+ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+SPECIAL = ("<|end|>", "<|pad|>", *ROLES)
+TURNS = """\
+{{- bos_token -}}
+{%- for message in messages -%}
+{{- "<|" + message.role + "|>" + message.content -}}
+{%- if message.role == "assistant" -%}{{- eos_token -}}{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- "<|assistant|>" -}}{%- endif -%}
+"""
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, special: Sequence[str] = SPECIAL) -> Tokens:
@@ -19,7 +29,8 @@ def train_bpe(texts: Iterable[str], vocab_size: int, special: Sequence[str] = SP
 
     The first special token ends a document, and so stands before one too (eos = bos): it is put before a prompt, so
     that a prompt is read as the start of a document. The second, if any, is the padding. All 256 bytes are tokens,
-    so nothing is unknown. Raises UsageError if `vocab_size` has no room for them, InputError if there is no text.
+    so nothing is unknown. With a token for each role, conversations are written in TURNS, else in the default
+    template. Raises UsageError if `vocab_size` has no room for them, InputError if there is no text.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if not special or len(set(special)) < len(special):
@@ -49,7 +60,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int, special: Sequence[str] = SP
     tokenizer.post_processor = start_with(special[0], 0)
     if not seen:
         raise InputError("there is no text to learn tokens from", then="name a folder with text in it")
-    return Tokens(tokenizer, bos=special[0], eos=special[0], pad=special[1] if len(special) > 1 else special[0])
+    pad = special[1] if len(special) > 1 else special[0]
+    template = TURNS if set(ROLES) <= set(special) else DEFAULT
+    return Tokens(tokenizer, bos=special[0], eos=special[0], pad=pad, template=template)
 
 
 def byte_level(digits: bool) -> pre_tokenizers.PreTokenizer:
