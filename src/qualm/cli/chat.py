@@ -1,0 +1,88 @@
+"""`qualm chat`: a conversation, or one question."""
+
+import sys
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from qualm.cases import Message
+from qualm.cli import rooms
+from qualm.cli.common import Common
+from qualm.cli.generate import SAMPLING, check
+from qualm.lm.base import LM, Sampling
+
+LEAVE, FORGET = {"/exit", "/quit", "/bye"}, {"/new", "/reset"}
+TALK = Sampling(max_tokens=256)
+
+
+def chat(
+    model: str,
+    /,
+    *,
+    prompt: Annotated[str | None, Parameter(name=["--prompt", "-p"])] = None,
+    system: str | None = None,
+    sampling: Annotated[Sampling, Parameter(name="*", group=SAMPLING)] = TALK,
+    common: Common = Common(),
+) -> None:
+    """Talk with a model. /new forgets what was said, /exit (or Ctrl-D) leaves, Ctrl-C ends an answer.
+
+    Args:
+        model: A model folder, a .gguf file, pypi:PACKAGE==VERSION, http://host/v1#name, or fake:NAME.
+        prompt: Put this one question, print the answer and leave; - reads it from stdin.
+        system: What the model is told before the first question.
+        sampling.max_tokens: The most tokens of an answer.
+        sampling.temperature: 0 takes the likeliest token; 1 draws as the model says.
+        sampling.top_k: Draw from so many of the likeliest tokens; 0 for all.
+        sampling.top_p: Draw from the likeliest tokens that together have this probability.
+        sampling.min_p: Draw from tokens at least this share as likely as the likeliest.
+        sampling.stop: Stop before this text. May be given several times.
+        sampling.seed: Of the draw.
+    """
+    check(sampling)
+    lm = rooms.load(model, common)
+    before: list[Message] = [{"role": "system", "content": system}] if system else []
+    if prompt is None and not common.json:
+        converse(lm, before, sampling, common)
+        return
+    question = sys.stdin.read().strip() if prompt in (None, "-") else prompt
+    answer = lm.generate([[*before, {"role": "user", "content": question}]], sampling)[0]
+    told = {"question": question, "answer": answer.text, "finish": answer.finish, "tokens": answer.tokens}
+    document = {"schema": "qualm.chat/1", "model": lm.name, **told, "notes": dict(answer.notes)}
+    common.result(document, answer.text)
+
+
+def converse(lm: LM, before: list[Message], sampling: Sampling, common: Common) -> None:
+    """Question and answer by turns until the end of stdin. Each question stands with all that was said before."""
+    said = list(before)
+    at_terminal = sys.stdin.isatty()
+    if at_terminal:
+        common.remark(f"{lm.name}: /new forgets, /exit leaves, Ctrl-C ends an answer")
+    while (question := ask(at_terminal)) is not None:
+        if question in LEAVE:
+            return
+        if question in FORGET:
+            said = list(before)
+        elif question:
+            said.append({"role": "user", "content": question})
+            said.append({"role": "assistant", "content": answer(lm, said, sampling)})
+
+
+def ask(at_terminal: bool) -> str | None:
+    """The next line a person types; None at the end."""
+    try:
+        return input("> " if at_terminal else "").strip()
+    except EOFError:
+        return None
+
+
+def answer(lm: LM, said: list[Message], sampling: Sampling) -> str:
+    """Print the answer as it comes; Ctrl-C cuts it short and keeps what there is."""
+    pieces = []
+    try:
+        for piece in lm.stream(said, sampling):
+            pieces.append(piece)
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:
+        pass
+    print()
+    return "".join(pieces)

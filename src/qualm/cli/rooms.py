@@ -1,0 +1,30 @@
+"""The rooms that verbs call, each imported when first used, so that `--help` and wrong flags load neither torch nor
+numpy."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qualm.auditing import prove, record, report, run
+    from qualm.mends import apply
+    from qualm.training import loop as training_loop
+    from qualm.training import run as training_run
+
+WHERE: Mapping[str, str] = {
+    "apply": "qualm.mends.apply",
+    "prove": "qualm.auditing.prove",
+    "record": "qualm.auditing.record",
+    "report": "qualm.auditing.report",
+    "run": "qualm.auditing.run",
+    "training_loop": "qualm.training.loop",
+    "training_run": "qualm.training.run",
+}
+__all__ = ["apply", "prove", "record", "report", "run", "training_loop", "training_run"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(WHERE[name])

@@ -1,0 +1,62 @@
+"""Ctrl-C or SIGTERM once: save and stop. Twice: stop now."""
+
+import signal
+import sys
+from types import FrameType, TracebackType
+from typing import Any, ClassVar, Self
+
+from qualm.errors import Stopped
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TERMINATED = 128 + signal.SIGTERM
+
+
+class Interrupted(Stopped):
+    """Stopped by Ctrl-C, after saving."""
+
+    exit_code: ClassVar[int] = 128 + signal.SIGINT
+
+
+class Terminated(BaseException):
+    """SIGTERM: leave now, cleaning up on the way."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def leave_on_sigterm() -> None:
+    """SIGTERM unwinds the stack (so temporary files go) in place of killing the process."""
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+class Stop:
+    """Called by work that can save and stop: has someone asked for it?
+
+    As a context it takes the two signals. A second one is acted on at once, as if this were not here.
+    """
+
+    def __init__(self) -> None:
+        self.asked: int | None = None
+        self.before: dict[int, Any] = {}
+
+    def __call__(self) -> bool:
+        return self.asked is not None
+
+    def __enter__(self) -> Self:
+        self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._restore()
+        if self.asked == signal.SIGINT and isinstance(error, Stopped):
+            raise Interrupted(error.what, where=error.where, then=error.then) from error
+
+    def _restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = number
+        self._restore()
+        print("\nqualm: saving, then stopping (once more to stop now)", file=sys.stderr, flush=True)

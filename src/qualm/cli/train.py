@@ -1,0 +1,127 @@
+"""`qualm train`: from text files to a model."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from qualm.cli import rooms
+from qualm.cli.bars import Bar
+from qualm.cli.common import Common
+from qualm.cli.stop import Stop
+from qualm.errors import UsageError
+from qualm.training.settings import TrainSettings
+
+MODEL, TRAINING = Group("The model", sort_key=3), Group("Training", sort_key=4)
+MULTIPLE = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Making:
+    """The fields of a training recipe that are about the model."""
+
+    size: str = "tiny"
+    family: str = "llama"
+    length: int = 128
+    vocab: int = 0
+    tokenizer: Path | None = None
+    held_out: float | Path = 0.05
+    validate: int = 20_000
+
+
+def train(
+    data: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    making: Annotated[Making, Parameter(name="*", group=MODEL)] = Making(),
+    settings: Annotated[TrainSettings, Parameter(name="*", group=TRAINING)] = TrainSettings(),
+    common: Common = Common(),
+) -> None:
+    """Train a tokenizer and a model. The same command again goes on where the last one stopped.
+
+    Args:
+        data: A .txt, .md or .jsonl file, or a folder of them. A line of .jsonl has "text" or "messages".
+        output: The folder that becomes the model.
+        making.size: tiny (1.3 M parameters), small (9.4 M), medium (30.7 M), or about how many: 1.2M.
+        making.family: A decoder: see qualm list models.
+        making.length: Tokens that the model sees at once.
+        making.vocab: Tokens of the tokenizer that is learnt; 0 for as many as suit the size.
+        making.tokenizer: A folder with a tokenizer to use in place of learning one.
+        making.held_out: The share of documents to validate on, or a file or folder of them.
+        making.validate: Tokens to validate on.
+        settings.steps: Updates. Without this and --epochs: 20 tokens a parameter, at most 4 passes.
+        settings.epochs: Passes over the text.
+        settings.batch: Rows a pass.
+        settings.accumulate: Passes an update.
+        settings.lr: The peak learning rate; by default it follows from the size.
+        settings.warmup: The share of steps in which the rate rises.
+        settings.schedule: How the rate falls.
+        settings.min_lr: The last rate, as a share of the peak.
+        settings.weight_decay: Of matrices.
+        settings.beta1: Of AdamW.
+        settings.beta2: Of AdamW.
+        settings.clip: The largest norm of a gradient; 0 for no bound.
+        settings.seed: Of the weights and of the order of the text.
+        settings.eval_every: Steps between two validations.
+        settings.save_every: Steps between two checkpoints.
+        settings.patience: Validations without a new best after which training ends; 0 for never.
+        settings.threads: Threads; 0 for torch's choice.
+        settings.strict: Go on only where the same steps give the same bits.
+    """
+    run, loop = rooms.training_run, rooms.training_loop
+    recipe = run.Recipe(
+        size=size_of(making.size),
+        family=making.family,
+        length=making.length,
+        vocab=making.vocab,
+        tokenizer=making.tokenizer,
+        held_out=making.held_out,
+        validate=making.validate,
+        train=settings,
+    )
+    with Bar(common) as bar, Stop() as stop:
+        hooks = loop.Hooks(on_step=Watch(bar), on_event=bar.say, should_stop=stop)
+        trained = run.train(data, output, recipe, hooks)
+    result = trained.result
+    document = {
+        "schema": "qualm.train/1",
+        "model": str(trained.folder),
+        "parameters": trained.parameters,
+        "steps": result.steps,
+        "loss": result.loss,
+        "bits_per_byte": result.best,
+        "best_step": result.best_step,
+        "tokens": result.tokens,
+        "seconds": round(result.seconds, 3),
+    }
+    common.result(document, str(trained.folder))
+    common.remark(f'talk to it: qualm chat {output}   continue a text: qualm generate {output} "..."')
+
+
+def size_of(text: str) -> int | str:
+    """ "1.2M" as 1200000; a name stays a name."""
+    found = re.fullmatch(r"([0-9][0-9_.]*(?:e[0-9]+)?)([kmb]?)", text.lower())
+    if not found:
+        return text
+    try:
+        return round(float(found[1]) * MULTIPLE[found[2]])
+    except ValueError:
+        raise UsageError(f"{text!r} is no number of parameters", then="say tiny, small, medium or 1.2M") from None
+
+
+class Watch:
+    """Training on a bar: loss in nats a token, tokens a second, and the last validation's bits per byte."""
+
+    def __init__(self, bar: Bar):
+        self.bar, self.validation = bar, ""
+
+    def __call__(self, row: Mapping[str, Any]) -> None:
+        loss = "-" if row["loss"] is None else f"{row['loss']:.3f}"
+        if row.get("validation") is not None:
+            self.validation = f"  {row['validation']:.3f} bits/byte"
+        note = f"loss {loss}  {row['tokens_per_second']:,.0f} tokens/s{self.validation}"
+        self.bar.update("training", row["step"], row["steps"], note)
