@@ -1,23 +1,19 @@
 """The chat template: messages in, the text that the model was trained on out.
 
-A template comes with a downloaded model, so it is untrusted code: it runs in Jinja's immutable sandbox, under a
-bound on time, on steps and on the size of everything it builds. Its inputs are untrusted too: see `Guard`.
+A template comes with a downloaded model, so it is untrusted code: it runs in a sandbox, under a bound on time and on
+the size of everything it builds (`qualm.tokens.sandbox`). Its inputs are untrusted too: see `Guard`.
 """
 
-import functools
 import json
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from jinja2 import Environment, TemplateError, nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError
 
 from qualm.errors import InputError
+from qualm.tokens.sandbox import Budget, Sandbox, TooMuch
 
 DEFAULT = """\
 {{- bos_token -}}
@@ -32,113 +28,15 @@ DEFAULT = """\
 {%- endfor -%}
 """
 
-SECONDS = 1.0
-CHARACTERS = 1_000_000  # of any one value a template builds, beyond four times what it was given
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "ipython"})
-
-
-class TooMuch(TemplateError):
-    """A template ran past a bound."""
-
-
-class Budget:
-    """What one rendering may spend."""
-
-    def __init__(self) -> None:
-        self.start(0)
-
-    def start(self, given: int) -> None:
-        self.until, self.size = time.monotonic() + SECONDS, CHARACTERS + 4 * given
-
-    def tick(self) -> None:
-        if time.monotonic() > self.until:
-            raise TooMuch(f"the chat template ran longer than {SECONDS:g} s")
-
-    def check(self, value: Any) -> Any:
-        """`value` itself if it is small enough."""
-        self.tick()
-        if isinstance(value, int):
-            size = value.bit_length() // 8
-        else:
-            size = len(value) if isinstance(value, str | list | tuple | dict) else 0
-        if size > self.size:
-            raise TooMuch(f"the chat template builds more than {self.size} characters")
-        return value
-
-    def check_arguments(self, arguments: Iterable[Any]) -> None:
-        """Widths and counts, as numbers or inside a format string, are what turns a few characters into billions."""
-        for value in arguments:
-            too_wide = isinstance(value, int) and abs(value) > self.size
-            if too_wide or (isinstance(value, str) and re.search(r"[:%.*<>^+-]\d{7}", value)):
-                raise TooMuch(f"the chat template asks for more than {self.size} characters")
-
-    def loop(self, items: Iterable[Any]) -> Iterator[Any]:
-        for item in items:
-            self.tick()
-            yield item
-
-
-class Generation(Extension):
-    """`{% generation %}` marks what the assistant says, for training; in rendering it changes nothing."""
-
-    tags = frozenset({"generation"})
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-class Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja as chat templates expect it, every loop, call, filter and operator under the budget."""
-
-    intercepted_binops = frozenset({"+", "*", "**", "%"})
-
-    def __init__(self, budget: Budget):
-        super().__init__(
-            trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=["jinja2.ext.loopcontrols", Generation]
-        )
-        self.budget = budget
-        self.filters = {name: self.bounded(filter_) for name, filter_ in self.filters.items()}
-        self.filters |= {"tojson": self.bounded(to_json), "_loop": budget.loop, "_check": budget.check}
-        self.globals |= {"raise_exception": refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
-
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        tree = super()._parse(source, name, filename)
-        for loop in tree.find_all(nodes.For):
-            loop.iter = nodes.Filter(loop.iter, "_loop", [], [], None, None)
-        for block in tree.find_all(nodes.AssignBlock):
-            block.filter = nodes.Filter(block.filter, "_check", [], [], None, None)
-        for join in list(tree.find_all(nodes.Concat)):
-            join.nodes = [nodes.Filter(nodes.Concat(join.nodes), "_check", [], [], None, None)]
-        return tree.set_environment(self)
-
-    def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        itself = getattr(function, "__self__", None)
-        self.budget.check_arguments((*args, *kwargs.values(), *([itself] if isinstance(itself, str) else [])))
-        return self.budget.check(super().call(context, function, *args, **kwargs))
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        numbers = [abs(x) for x in (left, right) if isinstance(x, int)]
-        sized = [len(x) for x in (left, right) if isinstance(x, str | list | tuple)]
-        if operator == "*" and numbers and sized and numbers[0] * sized[0] > self.budget.size:
-            raise TooMuch(f"the chat template builds more than {self.budget.size} characters")
-        if operator == "**" and len(numbers) == 2 and numbers[1] > 64:
-            raise TooMuch("the chat template raises a number to a power above 64")
-        if operator == "%":
-            self.budget.check_arguments((left, right, *(right if isinstance(right, tuple) else ())))
-        return self.budget.check(super().call_binop(context, operator, left, right))
-
-    def bounded(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            self.budget.check_arguments((*args[1:], *kwargs.values()))
-            return self.budget.check(function(*args, **kwargs))
-
-        return run
 
 
 def refuse(message: str) -> None:
     raise TemplateError(message)
+
+
+def now(form: str) -> str:
+    return datetime.now().strftime(form)
 
 
 def to_json(value: Any, indent: int | None = None, **settings: Any) -> str:
@@ -151,7 +49,7 @@ class Template:
 
     def __init__(self, source: str, where: str = "chat template"):
         self.source, self.where, self.budget = source, where, Budget()
-        environment: Environment = Sandbox(self.budget)
+        environment = Sandbox(self.budget, tojson=to_json, raise_exception=refuse, strftime_now=now)
         self.compiled = self._guarded(lambda: environment.from_string(source))
 
     def render(self, messages: Sequence[Mapping[str, Any]], generation: bool, **names: Any) -> str:
@@ -170,7 +68,7 @@ class Template:
             self.budget.tick()
             size += len(piece)
             if size > self.budget.size:
-                raise TooMuch(f"the chat template writes more than {self.budget.size} characters")
+                raise TooMuch(f"it writes more than {self.budget.size} characters")
             kept.append(piece)
         return "".join(kept)
 

@@ -259,7 +259,8 @@ class Tokens:
         settings = {**self.settings, **names, "tokenizer_class": "PreTrainedTokenizerFast"}
         settings.setdefault("clean_up_tokenization_spaces", False)
         write_text(folder / "tokenizer.json", self.tokenizer.to_str(pretty=True))
-        write_json(folder / "tokenizer_config.json", {**settings, "chat_template": self.template})
+        settings["chat_template"] = self.template
+        write_json(folder / "tokenizer_config.json", dict(sorted(settings.items())))
         write_json(folder / "special_tokens_map.json", names)
         write_text(folder / "chat_template.jinja", self.template)
 
