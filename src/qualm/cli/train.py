@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
@@ -15,13 +15,26 @@ from qualm.cli.stop import Stop
 from qualm.errors import UsageError
 from qualm.training.settings import TrainSettings
 
+if TYPE_CHECKING:
+    from qualm.training.run import Trained
+
 MODEL, TRAINING = Group("The model", sort_key=3), Group("Training", sort_key=4)
 MULTIPLE = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Making:
-    """The fields of a training recipe that are about the model."""
+    """The fields of a training recipe that are about the model.
+
+    Attributes:
+        size: tiny (1.3 M parameters), small (9.4 M), medium (30.7 M), or about how many: 1.2M.
+        family: A decoder: see qualm list models.
+        length: Tokens that the model sees at once.
+        vocab: Tokens of the tokenizer that is learnt; 0 for as many as suit the size.
+        tokenizer: A folder with a tokenizer to use in place of learning one.
+        held_out: The share of documents to validate on, or a file or folder of them.
+        validate: Tokens to validate on.
+    """
 
     size: str = "tiny"
     family: str = "llama"
@@ -46,13 +59,6 @@ def train(
     Args:
         data: A .txt, .md or .jsonl file, or a folder of them. A line of .jsonl has "text" or "messages".
         output: The folder that becomes the model.
-        making.size: tiny (1.3 M parameters), small (9.4 M), medium (30.7 M), or about how many: 1.2M.
-        making.family: A decoder: see qualm list models.
-        making.length: Tokens that the model sees at once.
-        making.vocab: Tokens of the tokenizer that is learnt; 0 for as many as suit the size.
-        making.tokenizer: A folder with a tokenizer to use in place of learning one.
-        making.held_out: The share of documents to validate on, or a file or folder of them.
-        making.validate: Tokens to validate on.
         settings.steps: Updates. Without this and --epochs: 20 tokens a parameter, at most 4 passes.
         settings.epochs: Passes over the text.
         settings.batch: Rows a pass.
@@ -72,22 +78,17 @@ def train(
         settings.threads: Threads; 0 for torch's choice.
         settings.strict: Go on only where the same steps give the same bits.
     """
-    run, loop = rooms.training_run, rooms.training_loop
-    recipe = run.Recipe(
-        size=size_of(making.size),
-        family=making.family,
-        length=making.length,
-        vocab=making.vocab,
-        tokenizer=making.tokenizer,
-        held_out=making.held_out,
-        validate=making.validate,
-        train=settings,
-    )
+    recipe = rooms.training_run.Recipe(**{**vars(making), "size": size_of(making.size)}, train=settings)
     with Bar(common) as bar, Stop() as stop:
-        hooks = loop.Hooks(on_step=Watch(bar), on_event=bar.say, should_stop=stop)
-        trained = run.train(data, output, recipe, hooks)
+        hooks = rooms.training_loop.Hooks(on_step=Watch(bar), on_event=bar.say, should_stop=stop)
+        trained = rooms.training_run.train(data, output, recipe, hooks)
+    common.result(told(trained), str(trained.folder))
+    common.remark(f'talk to it: qualm chat {output}   continue a text: qualm generate {output} "..."')
+
+
+def told(trained: "Trained") -> dict[str, Any]:
     result = trained.result
-    document = {
+    return {
         "schema": "qualm.train/1",
         "model": str(trained.folder),
         "parameters": trained.parameters,
@@ -98,8 +99,6 @@ def train(
         "tokens": result.tokens,
         "seconds": round(result.seconds, 3),
     }
-    common.result(document, str(trained.folder))
-    common.remark(f'talk to it: qualm chat {output}   continue a text: qualm generate {output} "..."')
 
 
 def size_of(text: str) -> int | str:
