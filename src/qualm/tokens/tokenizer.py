@@ -155,9 +155,14 @@ class Tokens:
         return Encoded(encoding.ids, encoding.offsets)
 
     def encode_prompt(self, prompt: Prompt, generation: bool = True) -> list[int]:
-        """The ids to continue: a text after the tokenizer's start tokens, or messages in the chat template."""
+        """The ids to continue: a text after the tokenizer's start tokens, or messages in the chat template.
+
+        With `generation`, a last message of the assistant's is to be gone on with: it is left open.
+        """
         if isinstance(prompt, str):
             return [*self.start, *self.encode(prompt)] if prompt else list(self.document_start)
+        if generation and len(prompt) > 1 and prompt[-1]["role"] == "assistant":
+            return self.encode_rendered(self._answered(prompt[:-1], prompt[-1]["content"])[0]).ids
         return self.encode_rendered(self.render_protected(prompt, generation)).ids
 
     def encode_pair(self, context: Prompt, continuation: str) -> tuple[list[int], int]:
