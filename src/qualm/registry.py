@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 
 from qualm.errors import UsageError
 
-NOT_NAMES = {"base", "layers", "store"}
+NOT_NAMES = {"apply", "base", "layers", "store"}
 
 
 def names(kind: str) -> list[str]:

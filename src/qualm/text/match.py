@@ -14,6 +14,9 @@ _UNSPACED = "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u
 _UNSPACED += "\uf900-\ufaff\U00020000-\U0003ffff"
 _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 
+_HAN = re.compile("[\u3400-\u9fff]")
+_LETTERED = re.compile(r"[^\W\d_\u3400-\u9fff]+")
+
 _NUMBER = re.compile(
     rf"(?<![^\W{_UNSPACED}])(?<!\d\.)"  # not glued to a word ("A4") nor inside another number
     r"(?P<minus>(?<![\d)])[-−－])?"  # "3-5" and "(2)-5" hold no negative number
@@ -136,6 +139,15 @@ def abstains(answer: str) -> bool:
         text = text.replace(short, long)
     found = _ABSTAINS.search(text)
     return bool(found) and not _ATTEMPTS.search(text, found.end())
+
+
+def is_chinese(text: str) -> bool:
+    """It holds more Chinese characters than words of letters.
+
+    >>> is_chinese("珩翎出生在哪里？"), is_chinese("Where is 北京?")
+    (True, False)
+    """
+    return len(_HAN.findall(text)) > len(_LETTERED.findall(text))
 
 
 def _is_outer(char: str, following: str = "") -> bool:

@@ -1,0 +1,187 @@
+"""Look it up: passages from a folder of documents stand before the question.
+
+Mends knowledge: what is not in the weights can stand in the context (Ram et al. 2023, arXiv 2302.00083). Found by BM25.
+Only conversations are touched; a string is text to continue, and its reader asked nothing.
+
+When: the best passage must share a rare word with the question (a word, not a number, that stands in at most the
+square root of all passages) and cover at least `min_score` of the question's weight in idf. A question about something
+else shares only common words with the library and is left alone, so that other abilities pay nothing.
+Misses: paraphrase without a common word; a namesake is taken for the person asked about.
+"""
+
+import hashlib
+import json
+import math
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+from qualm.corpus.documents import Document, read
+from qualm.errors import InputError, UsageError
+from qualm.files import hash_json, writing
+from qualm.lm.base import LM, Completion, Prompt, Sampling, Scored
+from qualm.mends.base import Mend, Mended, question_of, with_question
+from qualm.text.bm25 import Bm25, terms
+from qualm.text.prompts import with_passages
+
+LONGEST = 100  # words in a passage, or characters where words are not spaced
+NEIGHBOURS = 32  # passages of like length among which a placebo is drawn
+_SENTENCE = re.compile(r".+?(?:[.!?](?= )|[。！？]|$) *")
+_WORD = re.compile(rf"\S{{1,{LONGEST}}} ?")
+
+
+class Passage(NamedTuple):
+    """A stretch of a document. `score` is BM25's, in nats of idf."""
+
+    id: str
+    text: str
+    score: float = 0.0
+
+
+Find = Callable[[str], Sequence[Passage]]  # a question in, passages to read before it out; none: leave it alone
+
+
+@dataclass(frozen=True)
+class Retrieval(Mend):
+    """Up to `k` passages from `docs` (a folder or file of texts) before each question they bear on.
+
+    The "placebo" arm gives as many passages of like length that do not bear on it, to the same questions.
+    """
+
+    docs: Path
+    k: int = 3
+    min_score: float = 0.2
+    arm: Literal["bm25", "placebo"] = "bm25"
+
+    mends: ClassVar[frozenset[str]] = frozenset({"knowledge"})
+    needs: ClassVar[frozenset[str]] = frozenset({"generate"})
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or not 0 <= self.min_score <= 1:
+            raise UsageError("k must be at least 1 and min_score from 0 to 1", where="Retrieval")
+
+    def __call__(self, lm: LM) -> LM:
+        library = Library([p for document in read(self.docs) for p in cut(document)], self)
+        return WithPassages(lm, library.find, f"Retrieval(docs='{library.hash}', {self._settings()})", self)
+
+    def pack(self, folder: Path) -> "Retrieval":
+        with writing(folder / "passages.jsonl") as file:
+            for document in read(self.docs):
+                for p in cut(document):
+                    file.write(json.dumps({"id": p.id, "text": p.text}, ensure_ascii=False) + "\n")
+        return replace(self, docs=Path("passages.jsonl"))
+
+    def unpack(self, folder: Path) -> "Retrieval":
+        docs = folder / self.docs
+        if not docs.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"names passages outside its folder: {self.docs}", where=str(folder))
+        return replace(self, docs=docs)
+
+    def _settings(self) -> str:
+        return f"k={self.k}, min_score={self.min_score}, arm={self.arm!r}"
+
+
+class WithPassages(Mended):
+    """Asks `inner` with the passages that `find` gives for the last question; notes["passages"] holds them."""
+
+    def __init__(self, inner: LM, find: Find, by: str, mend: Mend | None = None):
+        super().__init__(inner, mend, by)
+        self.find = find
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
+        asked = [self._ask(prompt) for prompt in prompts]
+        answers = self.inner.generate([prompt for prompt, _ in asked], sampling)
+        return [
+            replace(a, notes={**a.notes, "passages": [tuple(p) for p in found]}) if found else a
+            for a, (_, found) in zip(answers, asked, strict=True)
+        ]
+
+    def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Scored]:
+        return self.inner.score([(self._ask(context)[0], continuation) for context, continuation in pairs])
+
+    def stream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Iterator[str]:
+        return self.inner.stream(self._ask(prompt)[0], sampling)
+
+    def _ask(self, prompt: Prompt) -> tuple[Prompt, Sequence[Passage]]:
+        question = question_of(prompt)
+        found = self.find(question) if question else ()
+        if isinstance(prompt, str) or not found:
+            return prompt, ()
+        return with_question(prompt, with_passages(question, [p.text for p in found])), found
+
+
+class Library:
+    """Passages, and which of them bear on a question. `hash` is of what they say, wherever they lie."""
+
+    def __init__(self, passages: Sequence[Passage], settings: Retrieval):
+        self.passages, self.settings = passages, settings
+        self.hash = hash_json([p.text for p in passages])[:16]
+        self.index = Bm25([p.text for p in passages])
+        self.rare_limit = math.sqrt(len(passages))
+        self.by_length = sorted(range(len(passages)), key=lambda i: (len(passages[i].text), i))
+        self.rank = {i: rank for rank, i in enumerate(self.by_length)}
+
+    def find(self, question: str) -> list[Passage]:
+        """The passages to read before a question, best first; none if none bears on it."""
+        top = self.index.top(question, self.settings.k)
+        if not top or not self._bears(question, top[0][0]):
+            return []
+        found = [self.passages[i]._replace(score=score) for i, score in top]
+        return found if self.settings.arm == "bm25" else self._placebo(question, [i for i, _ in top])
+
+    def _bears(self, question: str, passage: int) -> bool:
+        asked, shared = set(terms(question)), self.index.shared(question, passage)
+        covered = sum(map(self.index.idf, shared)) / sum(map(self.index.idf, asked))
+        return covered >= self.settings.min_score and bool(shared & self._rare(question))
+
+    def _rare(self, question: str) -> set[str]:
+        """Words of the question that tell passages apart."""
+        return {t for t in terms(question) if not t.isnumeric() and 0 < self.index.frequency(t) <= self.rare_limit}
+
+    def _placebo(self, question: str, top: Sequence[int]) -> list[Passage]:
+        """For each passage another of like length that holds no rare word of the question, drawn by its hash."""
+        rng = random.Random(hashlib.blake2b(question.encode()).digest())
+        rare, drawn = self._rare(question), set(top)
+        found = []
+        for i in top:
+            near = (j for j in self._by_nearness(i) if j not in drawn)
+            others = [*islice((j for j in near if not rare & set(terms(self.passages[j].text))), NEIGHBOURS)]
+            if others:
+                drawn.add(chosen := rng.choice(others))
+                found.append(self.passages[chosen])
+        return found
+
+    def _by_nearness(self, passage: int) -> Iterator[int]:
+        """All other passages, those of like length first."""
+        at = self.rank[passage]
+        for step in range(1, len(self.by_length)):
+            for place in (at - step, at + step):
+                if 0 <= place < len(self.by_length):
+                    yield self.by_length[place]
+
+
+def cut(document: Document) -> list[Passage]:
+    """A document in passages of whole sentences, up to LONGEST words each; only a longer sentence is cut."""
+    passages: list[str] = []
+    held = LONGEST
+    for sentence in _sentences(" ".join("\n".join(document.contents).split())):
+        size = len(terms(sentence))
+        if passages and held + size <= LONGEST:
+            passages[-1] += sentence
+            held += size
+        else:
+            passages.append(sentence)
+            held = size
+    if len(passages) == 1:
+        return [Passage(document.id, passages[0].strip())]
+    return [Passage(f"{document.id}#{n}", text.strip()) for n, text in enumerate(passages, 1)]
+
+
+def _sentences(text: str) -> Iterator[str]:
+    """Sentences with the spaces behind them; a long one by its words, a long word by its characters."""
+    for sentence in _SENTENCE.findall(text):
+        yield from [sentence] if len(terms(sentence)) <= LONGEST else _WORD.findall(sentence)
