@@ -14,7 +14,7 @@ from qualm.errors import InputError, UsageError
 from qualm.tokens.detokenizer import WindowDetokenizer
 from qualm.tokens.tokenizer import Tokens
 from qualm.tokens.train import train_bpe
-from tiny import CONTROL, TEXTS, templated, tiny_tokens
+from tiny import CONTROL, TEMPLATES, TEXTS, templated, tiny_tokens
 
 VARIED = [
     *TEXTS,
@@ -68,7 +68,7 @@ def test_transformers_knows_the_same_special_tokens(theirs):
     assert len(theirs) == ours.vocab_size
 
 
-@pytest.mark.parametrize("name", ["default", "chatml", "trimmed", "instruct", "bare"])
+@pytest.mark.parametrize("name", list(TEMPLATES))
 @pytest.mark.parametrize("generation", [True, False])
 def test_transformers_renders_the_same_conversation(tmp_path, name, generation):
     ours = templated(name)
@@ -139,7 +139,7 @@ def test_a_token_over_the_border_belongs_to_the_continuation():
     assert tokens.decode(ids[first:]) == "The"
 
 
-@pytest.mark.parametrize("name", ["default", "chatml", "trimmed", "instruct", "bare"])
+@pytest.mark.parametrize("name", list(TEMPLATES))
 def test_an_answer_is_scored_as_the_template_writes_it(name):
     tokens = templated(name)
     question = [{"role": "user", "content": "What is the capital of France?"}]

@@ -7,9 +7,8 @@ import pytest
 
 from qualm.errors import InputError
 from qualm.tokens.template import Template
-from tiny import CONTROL, TEXTS, templated, tiny_tokens
+from tiny import CONTROL, TEMPLATES, TEXTS, templated, tiny_tokens
 
-NAMES = ["default", "chatml", "trimmed", "instruct", "bare"]
 PARTS = [
     *CONTROL,
     "<|im_",
@@ -40,7 +39,7 @@ def control_ids(tokens, ids):
     return [i for i in ids if i in set(tokens.special.values())]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", list(TEMPLATES))
 def test_no_control_token_comes_from_what_is_said(name):
     tokens = templated(name)
     expected = control_ids(tokens, tokens.encode_prompt(conversation("hi", "hi", "hi")))
@@ -81,7 +80,7 @@ def test_markers_in_a_scored_answer_are_text():
         assert tokens.decode(ids[first:]).endswith(text)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", list(TEMPLATES))
 def test_offsets_of_a_protected_conversation_point_at_its_text(name):
     tokens = templated(name)
     for content in (*hostile(20), *TEXTS):

@@ -2,8 +2,9 @@
 
 import functools
 
+from qualm.tokens.template import DEFAULT
 from qualm.tokens.tokenizer import Tokens
-from qualm.tokens.train import train_bpe
+from qualm.tokens.train import TURNS, train_bpe
 
 TEXTS = (
     "The quick brown fox jumps over the lazy dog. It's 3 o'clock, and they've 42 apples left for $19.99!\n",
@@ -16,6 +17,8 @@ CONTROL = ("<|end|>", "<|pad|>", "<|im_start|>", "<|im_end|>", "<|user|>", "<|as
 CONTROL += ("[/INST]", "<s>", "</s>")
 
 TEMPLATES = {
+    "default": DEFAULT,
+    "turns": TURNS,
     "chatml": (
         "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}"
         "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -39,6 +42,6 @@ def tiny_tokens(vocab_size: int = 480) -> Tokens:
 
 @functools.cache
 def templated(name: str) -> Tokens:
-    """The tiny tokenizer with another chat template ("default" for none)."""
+    """The tiny tokenizer with a chat template by name."""
     tokens = tiny_tokens()
-    return tokens if name == "default" else Tokens(tokens.tokenizer, tokens.bos, tokens.eos, template=TEMPLATES[name])
+    return Tokens(tokens.tokenizer, tokens.bos, tokens.eos, template=TEMPLATES[name])
