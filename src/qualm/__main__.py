@@ -1,0 +1,7 @@
+"""`python -m qualm` is `qualm`."""
+
+import sys
+
+from qualm.cli.app import main
+
+sys.exit(main())
