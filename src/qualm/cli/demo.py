@@ -10,7 +10,7 @@ from qualm.cli import rooms
 from qualm.cli.bars import Bar
 from qualm.cli.common import Common
 from qualm.cli.stop import Stop
-from qualm.cli.train import show
+from qualm.cli.train import Watch
 from qualm.world.base import World
 
 SMALL = 3_000  # documents of the world under --quick
@@ -34,7 +34,7 @@ def demo(
     """
     journey, loop = rooms.journey, rooms.training_loop
     with Bar(common) as bar, Stop() as stop:
-        hooks = loop.Hooks(on_step=lambda row: show(bar, row), on_event=bar.say, should_stop=stop)
+        hooks = loop.Hooks(on_step=Watch(bar), on_event=bar.say, should_stop=stop)
         trip = journey.Journey(output, common.cache_folder, bar.say, bar.update, hooks, pretrained, quick)
         page = (replace(trip, world=World(documents=SMALL), epochs=1.0) if quick else trip).run()
     common.result({"schema": "qualm.demo/1", "report": str(page)}, str(page))
