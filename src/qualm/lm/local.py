@@ -5,14 +5,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from qualm.errors import Unsupported
+from qualm.errors import InputError, Unsupported
 from qualm.files import read_json, write_json
 from qualm.lm.base import LM, Card, Completion, Prompt, Sampling, Scored
 from qualm.lm.decode import Writer, check, steps
 from qualm.lm.scoring import logprobs
 from qualm.models.base import Decoder
 from qualm.models.store import bytes_of, parameters, save_model, weights_hash
-from qualm.tokens.tokenizer import Tokens
+from qualm.tokens.tokenizer import Tokens, opened
 
 SCHEMA = "qualm.model/1"
 ROWS = 32  # prompts answered at once
@@ -57,7 +57,7 @@ class Local(LM):
 
     @cached_property
     def ends(self) -> frozenset[int]:
-        """The ids after which nothing more is said: the tokenizer's, and those the model's config names."""
+        """The ids after which nothing more is said: the tokenizer's files', and those the model's config names."""
         named = self.model.config.eos_token_id
         more = () if named is None else (named,) if isinstance(named, int) else named
         return self.tokens.eos_ids | frozenset(more)
@@ -140,8 +140,8 @@ class Local(LM):
         return ids
 
     def _writer(self, prompt: Prompt, ids: Sequence[int], sampling: Sampling) -> Writer:
-        opened = isinstance(prompt, str) or prompt[-1]["role"] == "assistant"
-        lead = "" if opened else self.tokens.lead
+        begun = isinstance(prompt, str) or opened(prompt)[1]
+        lead = "" if begun else self.tokens.lead
         return Writer(self.tokens.detokenizer(ids), sampling, self.ends, self.context - len(ids), lead)
 
     def _batches(self, encoded: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[int]]:
@@ -174,6 +174,15 @@ class Local(LM):
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """The content of qualm.json: {} if there is none."""
+    """The content of qualm.json: {} if there is none. Raises InputError if it is not what `Local.save` writes."""
     file = folder / "qualm.json"
-    return read_json(file) if file.is_file() else {}
+    about = read_json(file) if file.is_file() else {}
+    if not isinstance(about, dict) or (about and about.get("schema") != SCHEMA):
+        raise InputError(f"is not a {SCHEMA} file", where=str(file), then="mend it or remove it")
+    if not isinstance(about.get("world"), dict | None) or not is_words(about.get("mends", [])):
+        raise InputError("its world is no object, or its mends are no list of words", where=str(file))
+    return about
+
+
+def is_words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)

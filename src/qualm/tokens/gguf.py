@@ -39,7 +39,9 @@ def from_metadata(metadata: Mapping[str, Any], where: str) -> Tokens:
     if spelled["bos"] and metadata.get("tokenizer.ggml.add_bos_token", starts_with_bos(metadata)):
         tokenizer.post_processor = start_with(spelled["bos"], tokens.index(spelled["bos"]))
     template = metadata.get("tokenizer.chat_template") or DEFAULT
-    return Tokens(tokenizer, **spelled, template=template, where=where)
+    ends = (named(metadata, tokens, key, where) for key in ("eot_token_id", "eom_token_id"))
+    more = tuple(tokens.index(end) for end in ends if end)
+    return Tokens(tokenizer, **spelled, template=template, more_ends=more, where=where)
 
 
 def special(spelled: str) -> AddedToken:

