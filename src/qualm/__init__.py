@@ -6,7 +6,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "load": "qualm.lm.load",
+    "load": "qualm.mends.apply",
     "train": "qualm.training.run",
     "audit": "qualm.auditing.run",
     "prove": "qualm.auditing.prove",
