@@ -77,6 +77,7 @@ CHECKED = {  # keys that are looked at below, or say nothing about the logits
     "expert_used_count",
     "tensor_data_layout",
 }
+OTHER = "use the checkpoint that the file was made from, or another model"
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
@@ -93,13 +94,13 @@ def read_gguf(path: Path | str) -> tuple[Config, dict[str, Tensor], dict[str, An
             f"architecture {arch!r} is not known", where=str(path), then="known are: gpt2, llama, qwen2, qwen3"
         )
     if "token_embd.weight" not in file.entries:
-        raise InputError("tensor 'token_embd.weight' is missing", where=str(path), then="use another file")
+        raise InputError("tensor 'token_embd.weight' is missing", where=str(path), then=OTHER)
     own = {k.removeprefix(f"{arch}."): v for k, v in file.metadata.items() if k.startswith(f"{arch}.")}
     odd = sorted(set(own) - CHECKED - set(GPT_KEYS if arch == "gpt2" else LLAMA_KEYS))
     if odd:
-        raise InputError(f"key {arch}.{odd[0]} is not known, and could change the answers", where=str(path))
+        raise InputError(f"key {arch}.{odd[0]} is not known, and could change the answers", where=str(path), then=OTHER)
     if own.get("expert_count"):
-        raise InputError("mixtures of experts are not implemented", where=str(path), then="use a dense model")
+        raise InputError("mixtures of experts are not implemented", where=str(path), then=OTHER)
     if arch == "gpt2":
         return _gpt_config(file, own), _gpt_weights(file), file.metadata
     config = _llama_config(file, own, str(arch))
@@ -125,13 +126,15 @@ def _llama_config(file: GgufFile, own: Mapping[str, Any], arch: str) -> LlamaCon
     raw["attention_bias"] = arch != "qwen2" and "blk.0.attn_output.bias" in file.entries
     raw["mlp_bias"] = "blk.0.ffn_down.bias" in file.entries
     if arch != "llama" and raw.get("sliding_window"):
-        raise InputError(f"key {arch}.attention.sliding_window is not implemented", where=file.cursor.where)
+        raise InputError(f"key {arch}.attention.sliding_window is not implemented", where=file.cursor.where, then=OTHER)
     raw["rope_scaling"] = _scaling(file, own)
     config = LlamaConfig.from_hf(raw, file.cursor.where)
     turned = own.get("rope.dimension_count", config.head_dim)
     if turned != config.head_dim or own.get("attention.value_length", config.head_dim) != config.head_dim:
         raise InputError(
-            f"heads of {config.head_dim} channels of which {turned} turn are not implemented", where=file.cursor.where
+            f"heads of {config.head_dim} channels of which {turned} turn are not implemented",
+            where=file.cursor.where,
+            then=OTHER,
         )
     return LlamaConfig.from_hf({**raw, "rope_scaling": _llama3(file, config)}, file.cursor.where)
 
@@ -140,7 +143,7 @@ def _scaling(file: GgufFile, own: Mapping[str, Any]) -> dict[str, Any] | None:
     kind = own.get("rope.scaling.type", "none")
     factor = own.get("rope.scaling.factor", own.get("rope.scale_linear", 1.0))
     if kind not in ("none", "linear"):
-        raise InputError(f"rope.scaling.type {kind!r} is not implemented", where=file.cursor.where)
+        raise InputError(f"rope.scaling.type {kind!r} is not implemented", where=file.cursor.where, then=OTHER)
     if factor in (0, 1) or (kind == "none" and "rope.scaling.type" in own):
         return None
     return {"rope_type": "linear", "factor": factor}
@@ -158,7 +161,7 @@ def _llama3(file: GgufFile, config: LlamaConfig) -> Mapping[str, Any] | None:
             scaled = rotary_frequencies(config.head_dim, config.rope_theta, option)
             if torch.allclose(plain / scaled, stored, rtol=1e-4):
                 return option
-    raise InputError("rope_freqs.weight holds a scaling that is not implemented", where=file.cursor.where)
+    raise InputError("rope_freqs.weight holds a scaling that is not implemented", where=file.cursor.where, then=OTHER)
 
 
 def _rename(name: str, names: Mapping[str, str], layers: str) -> str:

@@ -94,7 +94,7 @@ class Config(ABC):
             value = tuple(value) if isinstance(value, list) else value
             if not _fits(value, hints[key]):
                 raise InputError(f"{key} = {value!r} is not {_words(hints[key])}", where=where, then="mend the file")
-            checked[key] = value
+            checked[key] = float(value) if hints[key] is float else value
         needed = [f.name for f in fields(cls) if f.name not in checked and f.default is MISSING]
         if needed:
             raise InputError(f"key {needed[0]!r} is missing", where=where, then="add it: it decides the shapes")

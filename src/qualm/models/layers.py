@@ -236,11 +236,13 @@ FLOAT_TABLES = (nn.Linear, nn.Embedding, Conv1D)
 def quantize_int8(model: nn.Module, skip: Collection[str] = ()) -> nn.Module:
     """Store all linear layers and embeddings of `model` in 8 bits, in place; weights that were tied stay tied.
 
-    `skip` names modules to leave as they are. Returns the model.
+    `skip` names modules to leave as they are, and with them those that share their weights. Returns the model.
     """
+    tables = [(name, module) for name, module in model.named_modules() if isinstance(module, FLOAT_TABLES)]
+    kept = {module.weight for name, module in tables if name in skip}
     done: dict[Tensor, tuple[Tensor, Tensor]] = {}
-    for name, module in list(model.named_modules()):
-        if name in skip or not isinstance(module, FLOAT_TABLES):
+    for name, module in tables:
+        if module.weight in kept:
             continue
         if module.weight not in done:
             done[module.weight] = int8_rows(module.weight.T if isinstance(module, Conv1D) else module.weight)

@@ -140,6 +140,11 @@ class LlamaConfig(Config):
         scaling = dict(self.rope_scaling) if self.rope_scaling else {"rope_type": "default"}
         return {**kept, "hidden_act": "silu", "rope_parameters": {"rope_theta": self.rope_theta, **scaling}}
 
+    def maths(self) -> dict[str, Any]:
+        said = ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types")
+        kept = {k: v for k, v in super().maths().items() if k not in said}
+        return {**kept, "windows": [self.window(i) for i in range(self.layers)]}
+
     def window(self, layer: int) -> int | None:
         """How many tokens a layer sees, itself included; None for all before it."""
         if self.layer_types is not None:
@@ -177,7 +182,7 @@ def _rope(raw: Mapping[str, Any], where: str) -> tuple[float | None, dict[str, A
             where=where,
             then="mend the file",
         )
-    return theta, {"rope_type": kind, **found}
+    return theta, {"rope_type": kind, **{key: float(value) for key, value in found.items()}}
 
 
 class Attention(nn.Module):
