@@ -144,6 +144,13 @@ def main(tokens: Sequence[str] | None = None) -> int:
         return TERMINATED
 
 
+def _usage(error: CycloptsError, tokens: Sequence[str]) -> UsageError:
+    """What the parser found wrong, on one line."""
+    what, meant, near = " ".join(str(error).split()).partition(" Did you mean ")
+    page = " ".join(["qualm", *[token for token in tokens if token in VERBS][:1], "--help"])
+    return UsageError(what.rstrip("."), then=f"did you mean {near}" if meant else f"see: {page}")
+
+
 def _run(tokens: list[str]) -> int:
     tokens = _verb_first(tokens)
     app = build()

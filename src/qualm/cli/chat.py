@@ -6,9 +6,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from qualm.cases import Message
-from qualm.cli import rooms
 from qualm.cli.common import Common
 from qualm.cli.generate import SAMPLING, check
+from qualm.cli.models import load
 from qualm.lm.base import LM, Sampling
 
 LEAVE, FORGET = {"/exit", "/quit", "/bye"}, {"/new", "/reset"}
@@ -39,7 +39,7 @@ def chat(
         sampling.seed: Of the draw.
     """
     check(sampling)
-    lm = rooms.load(model, common)
+    lm = load(model, common)
     before: list[Message] = [{"role": "system", "content": system}] if system else []
     if prompt is None and not common.json:
         converse(lm, before, sampling, common)

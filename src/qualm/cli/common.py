@@ -37,6 +37,11 @@ class Common:
     def cache_folder(self) -> Path:
         return self.cache.expanduser() if self.cache else default_cache()
 
+    @property
+    def answers(self) -> Path:
+        """Where the answers of models are kept."""
+        return self.cache_folder / "answers"
+
     def remark(self, text: str) -> None:
         """Something a person should know, on stderr."""
         if not self.quiet:

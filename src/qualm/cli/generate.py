@@ -6,8 +6,8 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from qualm.cli import rooms
 from qualm.cli.common import Common, print_json_line
+from qualm.cli.models import load
 from qualm.errors import UsageError
 from qualm.lm.base import LM, Sampling
 
@@ -39,7 +39,7 @@ def generate(
     """
     check(sampling)
     text = read_stdin(common) if prompt == "-" else prompt
-    lm = rooms.load(model, common)
+    lm = load(model, common)
     if stream:
         print_stream(lm, text, sampling, common)
         return

@@ -9,21 +9,36 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from qualm.auditing import prove, record, report, run
     from qualm.cli import _journey as journey
+    from qualm.cli import tables
+    from qualm.lm import endpoint
     from qualm.mends import apply
     from qualm.training import loop as training_loop
     from qualm.training import run as training_run
 
 WHERE: Mapping[str, str] = {
     "apply": "qualm.mends.apply",
+    "endpoint": "qualm.lm.endpoint",
     "journey": "qualm.cli._journey",
     "prove": "qualm.auditing.prove",
     "record": "qualm.auditing.record",
     "report": "qualm.auditing.report",
     "run": "qualm.auditing.run",
+    "tables": "qualm.cli.tables",
     "training_loop": "qualm.training.loop",
     "training_run": "qualm.training.run",
 }
-__all__ = ["apply", "journey", "prove", "record", "report", "run", "training_loop", "training_run"]
+__all__ = [
+    "apply",
+    "endpoint",
+    "journey",
+    "prove",
+    "record",
+    "report",
+    "run",
+    "tables",
+    "training_loop",
+    "training_run",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,0 +1,65 @@
+"""Audits and proofs as tables for a terminal, in the words of the report."""
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from qualm.auditing.report import telling
+from qualm.auditing.report.build import build
+from qualm.auditing.report.content import Report, report_of
+from qualm.auditing.report.figures import figure, places
+from qualm.auditing.report.words import Words
+from qualm.auditing.types import Audit, Proof
+
+Json = dict[str, Any]
+STYLES = {"better": "green", "worse": "red", "cannot tell": "default", "not measured": "dim"}
+ENGLISH = Words("en")
+
+
+def page_of(thing: Report | Audit | Proof) -> Json:
+    return build(report_of(thing))
+
+
+def audit_table(audit: Audit) -> RenderableType:
+    """A line a probe: the reading, its interval, chance, and what it rests on; or why there is none."""
+    page = page_of(audit)
+    table = _table("limit", "reading", "95 % interval", "by chance", "rests on")
+    for limit in page["subjects"][0]["limits"]:
+        if limit["reading"] is None:
+            table.add_row(limit["title"], "-", Text(limit["why"], style="dim"), "", "")
+            continue
+        unit = telling.unit_name(limit["unit"], ENGLISH)
+        value = f"{telling.value(limit['reading'], limit['unit'])} {unit}".strip()
+        interval = telling.interval(limit["reading"], limit["unit"], ENGLISH)
+        table.add_row(limit["title"], value, interval, _chance(limit), telling.rests_on(limit["reading"], ENGLISH))
+    return Group(Text(page["subjects"][0]["name"], style="bold"), table)
+
+
+def proof_table(proof: Proof) -> RenderableType:
+    """A line a probe: before and after, the difference with its interval, the verdict and what qualifies it."""
+    page = page_of(proof)
+    shown = page["subjects"][0]["proofs"][0]
+    table = _table("limit", "before → after", "difference", "95 % interval", "verdict", "")
+    for change in shown["changes"]:
+        verdict = Text(change["verdict"], style=STYLES[change["verdict"]])
+        beside = Text(telling.beside(change, ENGLISH), style="dim")
+        if change["verdict"] == "not measured":
+            table.add_row(change["title"], "", "", "", verdict, beside)
+            continue
+        moved = telling.moved(change, ENGLISH), telling.moved_interval(change, ENGLISH)
+        table.add_row(change["title"], telling.both(change, ENGLISH), *moved, verdict, beside)
+    return Group(Text(page["title"], style="bold"), table, Text(page["sentence"]))
+
+
+def _chance(limit: Json) -> str:
+    chance, unit = limit["chance"], limit["unit"]
+    return "" if chance is None else figure(chance, unit, places(unit, chance, chance))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        table.add_column(column)
+    return table
