@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
 from cyclopts.config import Dict
 
 from qualm import __version__
@@ -128,11 +128,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
     except QualmError as error:
         return _fail(error, tokens)
     except CycloptsError as error:
-        verb = next((token for token in tokens if token in VERBS), "")
-        wrong = UsageError(
-            " ".join(str(error).split()).rstrip("."), then=f"see: qualm {verb} --help".replace("  ", " ")
-        )
-        return _fail(wrong, tokens)
+        return _fail(_usage(error, tokens), tokens)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads; say nothing more
         return 141
@@ -146,6 +142,12 @@ def main(tokens: Sequence[str] | None = None) -> int:
 
 def _usage(error: CycloptsError, tokens: Sequence[str]) -> UsageError:
     """What the parser found wrong, on one line."""
+    if isinstance(error, UnknownOptionError) and error.token.source != "cli":
+        key = (error.token.keyword or "").strip("[]").replace("_", "-")
+        known = [name.lstrip("-") for argument in error.argument_collection for name in argument.names]
+        near = get_close_matches(key, known, 1)
+        hint = f"did you mean {near[0].replace('-', '_')!r}?" if near else ""
+        return UsageError(f"no setting is named {key.replace('-', '_')!r}", where=error.token.source, then=hint)
     what, meant, near = " ".join(str(error).split()).partition(" Did you mean ")
     page = " ".join(["qualm", *[token for token in tokens if token in VERBS][:1], "--help"])
     return UsageError(what.rstrip("."), then=f"did you mean {near}" if meant else f"see: {page}")

@@ -12,6 +12,7 @@ from qualm.cli import rooms
 from qualm.cli.bars import Bar
 from qualm.cli.common import Common
 from qualm.cli.stop import Stop
+from qualm.config import build
 from qualm.errors import UsageError
 from qualm.training.settings import TrainSettings
 
@@ -78,7 +79,8 @@ def train(
         settings.threads: Threads; 0 for torch's choice.
         settings.strict: Go on only where the same steps give the same bits.
     """
-    recipe = rooms.training_run.Recipe(**{**vars(making), "size": size_of(making.size)}, train=settings)
+    wanted = {**vars(making), "size": size_of(making.size), "train": settings}
+    recipe = build(rooms.training_run.Recipe, wanted)
     with Bar(common) as bar, Stop() as stop:
         hooks = rooms.training_loop.Hooks(on_step=Watch(bar), on_event=bar.say, should_stop=stop)
         trained = rooms.training_run.train(data, output, recipe, hooks)
