@@ -10,7 +10,7 @@ from qualm.auditing.report import Answer, Report, Stage, Subject
 from qualm.auditing.types import Audit, Change, Measurement, Proof, Reading
 from qualm.cases import Case, Row, ask
 from qualm.lm.base import Card
-from qualm.probes.base import Probe
+from qualm.probes.base import Columns, Probe
 
 MACHINE = {
     "qualm": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "processor": "AMD EPYC 7B13", "threads": 2, "seed": 0,
@@ -96,6 +96,9 @@ class Calibration(Made):
     limit: ClassVar[str] = "calibration"
     better: ClassVar[Literal["high", "low"]] = "low"
     chart: ClassVar[str] = "reliability"
+
+    def figures(self, columns: Columns) -> dict[str, float]:
+        return {"accuracy": float(columns["right"].mean())}
 
 
 @dataclass(frozen=True)
@@ -335,7 +338,10 @@ def hostile(payload: str) -> Report:
         Measurement(payload, before.probe, before.reading, payload, bad, said(v), {payload: before.reading})
         for v in (0.0, 1.0)
     )
-    a, b = (Audit(payload, Card(payload, weights=payload), (m,), {payload: payload}) for m in (old, new))
+    a, b = (
+        Audit(payload, Card(payload, weights=payload.encode("ascii", "replace").decode()), (m,), {payload: payload})
+        for m in (old, new)
+    )
     moved = Change(
         payload, old.reading, new.reading, "better", 1.0, 0.9, 1.0, 0.01, 0.01, 0.1, True, 200, 0, 200, payload
     )

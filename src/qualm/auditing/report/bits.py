@@ -3,6 +3,7 @@
 from typing import Any
 
 from qualm.auditing.report import telling
+from qualm.auditing.report.figures import plain
 from qualm.auditing.report.markup import Child, Html, h
 from qualm.auditing.report.svg import glyph
 from qualm.auditing.report.words import Words
@@ -18,6 +19,10 @@ def section(name: str, title: str, *children: Child) -> Html:
 def figure_of(value: float | None, text: str) -> Html:
     """A number of the dictionary as it is printed, with the number itself beside it for machines."""
     return Html(text) if value is None else h("data", {"value": repr(float(value))}, text)
+
+
+def plain_figure(value: float | None) -> Html:
+    return figure_of(value, plain(value))
 
 
 def reading(read: Json, unit: str, say: Words) -> Html:

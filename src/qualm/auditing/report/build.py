@@ -13,8 +13,8 @@ from typing import Any
 from qualm import __version__
 from qualm.auditing.report.axes import ends
 from qualm.auditing.report.content import Report, Subject
-from qualm.auditing.report.examples import examples, turns
-from qualm.auditing.report.series import chart
+from qualm.auditing.report.examples import FEWEST, MOST, examples, turns
+from qualm.auditing.report.series import chart, figures
 from qualm.auditing.report.words import Words
 from qualm.auditing.types import Change, Measurement, Proof, Reading
 from qualm.lm.base import Card
@@ -30,7 +30,8 @@ Json = dict[str, Any]
 def build(report: Report, files: Iterable[Mapping[str, Any]] = (), language: str = "en") -> Json:
     """The dictionary. `files` lists what was written beside the page: {"path", "lines", "sha256"}."""
     taken: Counter[str] = Counter()
-    subjects = [_subject(subject, taken) for subject in report.subjects]
+    say = Words(language)
+    subjects = [_named(_subject(subject, taken), say) for subject in report.subjects]
     page = {
         "schema": SCHEMA,
         "qualm": __version__,
@@ -47,19 +48,25 @@ def build(report: Report, files: Iterable[Mapping[str, Any]] = (), language: str
         "command": report.command,
         "files": list(files),
     }
-    page["sentence"] = sentence(page, Words(language))
+    page["sentence"] = sentence(page, say)
     return plain_json(page)
+
+
+def _named(subject: Json, say: Words) -> Json:
+    """The titles of limits and mends in the reader's language, where it has words for them."""
+    for proof in subject["proofs"]:
+        proof["label"] = say(proof["label"]) if proof["mend"] else proof["label"]
+    for limit in (*subject["limits"], *(change for proof in subject["proofs"] for change in proof["changes"])):
+        limit["title"] = say(limit["title"])
+    return subject
 
 
 def sentence(page: Json, say: Words) -> str:
     """The whole report in one sentence."""
     count = page["summary"]
     limits = say.count(count["limits"], "{n} limit", "{n} limits")
-    models = (
-        ""
-        if count["subjects"] == 1
-        else say(" of {models}", models=say.count(count["subjects"], "{n} model", "{n} models"))
-    )
+    several = count["subjects"] > 1
+    models = say(" of {models}", models=say.count(count["subjects"], "{n} model", "{n} models")) if several else ""
     if not count["proofs"]:
         if not count["limits"]:
             return say("Nothing is measured yet.")
@@ -73,7 +80,7 @@ def sentence(page: Json, say: Words) -> str:
         mends=mends,
         limits=limits,
         models=models,
-        counts=", ".join(counts),
+        counts=say(", ").join(counts),
     )
 
 
@@ -82,7 +89,7 @@ def _summary(subjects: list[Json]) -> Json:
     verdicts = Counter(change["verdict"] for change in changes)
     limits = {limit["name"] for subject in subjects for limit in subject["limits"]}
     return {
-        "subjects": len(subjects),
+        "subjects": sum(bool(subject["limits"] or subject["proofs"]) for subject in subjects),
         "limits": len(limits | {change["name"] for change in changes}),
         "unmeasured": sum(limit["reading"] is None for subject in subjects for limit in subject["limits"]),
         "proofs": sum(len(subject["proofs"]) for subject in subjects),
@@ -115,14 +122,15 @@ def _subject(subject: Subject, taken: Counter[str]) -> Json:
     measured = subject.audit.measurements if subject.audit else ()
     sides = [m for proof in subject.proofs for side in (proof.before, proof.after) for m in side.measurements]
     scales = {m.name: _scale([x for x in (*measured, *sides) if x.name == m.name]) for m in (*measured, *sides)}
+    word = _unique(f"model-{subject.name}", taken)
     return {
         "name": subject.name,
-        "id": _unique(subject.name, taken),
+        "id": word,
         "card": _card(subject.card),
         "audited": subject.audit is not None,
         "seconds": subject.audit.seconds if subject.audit else None,
         "machine": dict(subject.audit.machine) if subject.audit else {},
-        "limits": [_limit(m, scales[m.name]) for m in measured],
+        "limits": [{"id": f"{word}-{i}", **_limit(m, scales[m.name])} for i, m in enumerate(measured)],
         "proofs": [
             _proof(proof, label, scales, taken)
             for proof, label in zip(subject.proofs, _labels(subject.proofs), strict=True)
@@ -144,6 +152,7 @@ def _limit(m: Measurement, scale: tuple[float, float]) -> Json:
         "why": why,
         "chance": m.chance,
         "parts": {part: _reading(r) for part, r in m.parts.items()},
+        "figures": figures(m),
         "cases": len(m.cases),
         "unread": m.unread,
         "seconds": m.seconds,
@@ -207,11 +216,12 @@ def _proof(proof: Proof, label: str, scales: Mapping[str, tuple[float, float]], 
     mend = dict(proof.mend) if proof.mend else None
     name = mend["name"] if mend else proof.after.subject
     claims = set(mend.get("mends", ())) if mend else set()
-    changes = [_change(c, proof, scales, claims) for c in proof.changes]
+    word = _unique(f"mend-{proof.before.subject}-{name}", taken)
+    changes = [{"id": f"{word}-{i}", **_change(c, proof, scales, claims)} for i, c in enumerate(proof.changes)]
     verdicts = Counter(change["verdict"] for change in changes)
     return {
         "name": name,
-        "id": _unique(f"{proof.before.subject}-{name}", taken),
+        "id": word,
         "label": label,
         "mend": mend,
         "before": {"subject": proof.before.subject, "hash": proof.before.card.hash},
@@ -241,13 +251,18 @@ def _change(change: Change, proof: Proof, scales: Mapping[str, tuple[float, floa
         "n": change.n,
         "why": change.why or ("there is no difference that is a finite number" if missing else ""),
         "parts": {part: {"before": _reading(b), "after": _reading(a)} for part, (b, a) in change.parts.items()},
-        "examples": examples(before, after),
+        "figures": _both(figures(before), figures(after)),
+        "examples": examples(before, after, MOST if claimed or change.verdict != "cannot tell" else FEWEST),
         "charts": {"before": charts[0], "after": charts[1]} if all(charts) else None,
     }
 
 
 def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "model"
+
+
+def _both(before: Mapping[str, float], after: Mapping[str, float]) -> Json:
+    return {name: {"before": before.get(name), "after": after.get(name)} for name in {**before, **after}}
 
 
 def _unique(name: str, taken: Counter[str]) -> str:

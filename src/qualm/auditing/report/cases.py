@@ -3,10 +3,9 @@
 from typing import Any
 
 from qualm.auditing.report import telling
-from qualm.auditing.report.bits import badge, facts, figure_of, interval, prompt, quote, table, verdict
+from qualm.auditing.report.bits import badge, facts, figure_of, interval, plain_figure, prompt, quote, table, verdict
 from qualm.auditing.report.figures import figure
 from qualm.auditing.report.markup import Child, Html, h
-from qualm.auditing.report.mended import panel_id
 from qualm.auditing.report.words import Words
 
 Json = dict[str, Any]
@@ -37,7 +36,7 @@ def _panel(change: Json, proof: Json, say: Words) -> Html:
     )
     return h(
         "section",
-        {"class": "panel", "id": panel_id(proof, change)},
+        {"class": "panel", "id": change["id"]},
         h("h5", {}, mend, change["title"], " ", verdict(change, say), counts),
         figures,
         h("div", {"class": "examples"}, shown) if shown else h("p", {"class": "counts"}, say("No example is kept.")),
@@ -67,8 +66,9 @@ def _figures(change: Json, say: Words) -> Html:
 
 
 def _parts(change: Json, say: Words) -> Html | None:
+    """The parts and the secondary numbers, before and after."""
     unit = change["unit"]
-    if not change["parts"]:
+    if not change["parts"] and not change["figures"]:
         return None
 
     def cell(read: Json | None) -> Child:
@@ -77,6 +77,10 @@ def _parts(change: Json, say: Words) -> Html | None:
     rows = [
         h("tr", {}, h("th", {"scope": "row"}, part), [h("td", {}, cell(sides[s])) for s in ("before", "after")])
         for part, sides in change["parts"].items()
+    ]
+    rows += [
+        h("tr", {}, h("th", {"scope": "row"}, name), [h("td", {}, plain_figure(sides[s])) for s in ("before", "after")])
+        for name, sides in change["figures"].items()
     ]
     return table("small", say("parts"), [say("Part"), say("before"), say("after")], h("tbody", {}, rows))
 

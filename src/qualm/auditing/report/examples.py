@@ -8,7 +8,7 @@ from typing import Any
 from qualm.auditing.types import Measurement
 from qualm.cases import Case, Prompt, Row
 
-EACH = 3  # examples of a kind
+MOST, FEWEST = 3, 1  # examples of a kind: where something moved or should have, and elsewhere
 CLIP = 400  # characters of a prompt or an answer
 
 Json = dict[str, Any]
@@ -26,8 +26,8 @@ def clip(text: str, most: int = CLIP) -> str:
     return text if len(text) <= most else f"{text[:most]} […]"
 
 
-def examples(before: Measurement, after: Measurement) -> Json:
-    """Up to three cases of each kind, the largest moves first, from as many groups as there are."""
+def examples(before: Measurement, after: Measurement, most: int = MOST) -> Json:
+    """Up to `most` cases of each kind, the largest moves first, from as many groups as there are."""
     rows = {case.id: row for case, row in zip(after.cases, after.rows, strict=True)}
     sign = 1 if before.probe.better == "high" else -1
     moved: list[tuple[float, Moved]] = []
@@ -38,8 +38,8 @@ def examples(before: Measurement, after: Measurement) -> Json:
     gained = sorted((m for m in moved if m[0] > 0), key=lambda m: -m[0])
     lost = sorted((m for m in moved if m[0] < 0), key=lambda m: m[0])
     return {
-        "fixed": [_example(m) for m in _spread(m for _, m in gained)],
-        "broken": [_example(m) for m in _spread(m for _, m in lost)],
+        "fixed": [_example(m) for m in _spread((m for _, m in gained), most)],
+        "broken": [_example(m) for m in _spread((m for _, m in lost), most)],
     }
 
 
@@ -48,7 +48,7 @@ def _value(row: Row) -> float | None:
     return float(value) if isinstance(value, Real) and isfinite(value) else None
 
 
-def _spread(moved: Iterable[Moved]) -> list[Moved]:
+def _spread(moved: Iterable[Moved], most: int) -> list[Moved]:
     """The first of each group before the second of any."""
     seen: set[str] = set()
     first: list[Moved] = []
@@ -56,9 +56,9 @@ def _spread(moved: Iterable[Moved]) -> list[Moved]:
     for item in moved:
         (rest if item[0].cluster in seen else first).append(item)
         seen.add(item[0].cluster)
-        if len(first) == EACH:
+        if len(first) == most:
             break
-    return [*first, *rest][:EACH]
+    return [*first, *rest][:most]
 
 
 def _example(moved: Moved) -> Json:

@@ -60,6 +60,14 @@ def differences(low: float | None, high: float | None, unit: str, digits: int, t
     return f" {to} ".join(dict.fromkeys(difference(x, unit, digits) for x in (low, high)))
 
 
+def plain(value: float | None) -> str:
+    """Three figures of a number without a unit."""
+    if value is None:
+        return NONE
+    digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2 if abs(value) >= 0.9995 else 3
+    return _signed(value, digits)
+
+
 def p_value(p: float | None) -> str:
     if p is None:
         return NONE

@@ -3,7 +3,7 @@
 from typing import Any
 
 from qualm.auditing.report import telling
-from qualm.auditing.report.bits import figure_of, interval, reading, table, unseen
+from qualm.auditing.report.bits import figure_of, interval, plain_figure, reading, table, unseen
 from qualm.auditing.report.figures import duration, figure, many, size
 from qualm.auditing.report.markup import Html, h
 from qualm.auditing.report.svg import glyph, plot, whisker
@@ -18,7 +18,7 @@ def limits_card(subject: Json, say: Words) -> Html:
         return h("p", {"class": "coming"}, say("Its limits are still to be measured."))
     heads = [say("Limit"), say("Reading"), _axis_head(say), say("Rests on")]
     caption = say("The limits of {name}", name=subject["name"])
-    bodies = [_limit(subject, limit, say) for limit in subject["limits"]]
+    bodies = [_limit(limit, say) for limit in subject["limits"]]
     return h("div", {}, table("limits", caption, heads, bodies), _legend(say), charts(subject["limits"], say))
 
 
@@ -52,17 +52,17 @@ def _legend(say: Words) -> Html:
     )
 
 
-def _limit(subject: Json, limit: Json, say: Words) -> Html:
-    name = f"{subject['id']}-{limit['name']}".replace("/", "-")
+def _limit(limit: Json, say: Words) -> Html:
     rows = [_part(part, read, limit, say) for part, read in limit["parts"].items() if read]
+    rows += [_extra(name, value) for name, value in limit["figures"].items()]
     fold = h(
         "button",
-        {"type": "button", "class": "fold", "aria-expanded": "true", "aria-controls": f"parts-{name}"},
-        say.count(len(rows), "{n} part", "{n} parts"),
+        {"type": "button", "class": "fold", "aria-expanded": "true", "aria-controls": f"{limit['id']}-parts"},
+        say.count(len(rows), "{n} more figure", "{n} more figures"),
     )
     return Html(
         h("tbody", {"class": "limit"}, _head_row(limit, fold if rows else None, say))
-        + (h("tbody", {"class": "parts", "id": f"parts-{name}", "data-rows": len(rows)}, rows) if rows else "")
+        + (h("tbody", {"class": "parts", "id": f"{limit['id']}-parts", "data-rows": len(rows)}, rows) if rows else "")
     )
 
 
@@ -119,6 +119,12 @@ def _part(part: str, read: Json, limit: Json, say: Words) -> Html:
         h("td", {"class": "chart"}, _whisker(limit, read, part, say)),
         h("td", {"class": "rests"}, telling.rests_on(read, say)),
     )
+
+
+def _extra(name: str, value: float) -> Html:
+    """A secondary number: it has no interval and gets no verdict."""
+    head, number = h("th", {"scope": "row"}, name), h("td", {"class": "reading"}, plain_figure(value))
+    return h("tr", {"class": "extra"}, head, number, h("td", {"colspan": 2}))
 
 
 def charts(limits: list[Json], say: Words) -> Html | None:

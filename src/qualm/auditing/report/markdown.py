@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from qualm.auditing.report import evidence, telling
-from qualm.auditing.report.figures import duration, figure
+from qualm.auditing.report.figures import duration, figure, plain
 from qualm.auditing.report.words import Words
 
 Json = dict[str, Any]
@@ -91,15 +91,21 @@ def _limit(limit: Json, say: Words) -> Iterator[list[str]]:
         if r:
             ends = telling.interval(r, unit, say)
             yield [f"· {inline(part)}", telling.value(r, unit), ends, "", telling.rests_on(r, say), ""]
+    yield from ([f"· {inline(name)}", plain(value), "", "", "", ""] for name, value in limit["figures"].items())
 
 
 def _matrix(proofs: list[Json], say: Words) -> Iterator[str]:
-    known = {change["name"]: change["title"] for proof in proofs for change in proof["changes"]}
+    known = {change["name"]: change for proof in proofs for change in proof["changes"]}
     yield from (f"### {say('What each mend did to each limit')}", "")
-    rows = ([inline(title), *(_cell(proof, name, say) for proof in proofs)] for name, title in known.items())
+    rows = ([_row_head(one, say), *(_cell(proof, name, say) for proof in proofs)] for name, one in known.items())
     yield from table([say("Limit"), *(inline(proof["label"]) for proof in proofs)], rows)
     yield " · ".join(f"{sign} {say(word)}" for word, sign in SIGNS.items()) + f" · **{say('what the mend is for')}**"
     yield ""
+
+
+def _row_head(change: Json, say: Words) -> str:
+    about = (telling.change_unit(change["unit"], say), telling.direction(change, say))
+    return f"{inline(change['title'])} ({say(', ').join(x for x in about if x)})"
 
 
 def _cell(proof: Json, name: str, say: Words) -> str:

@@ -13,10 +13,6 @@ from qualm.auditing.report.words import Words
 Json = dict[str, Any]
 
 
-def panel_id(proof: Json, change: Json) -> str:
-    return f"case-{proof['id']}-{change['name']}".replace("/", "-")
-
-
 def matrix(subject: Json, say: Words) -> Html:
     """Limits down, mends across; what a mend claims is outlined, so that its side effects stand apart."""
     proofs = subject["proofs"]
@@ -43,7 +39,7 @@ def _legend(say: Words) -> Html:
 
 def _row(limit: Json, proofs: list[Json], say: Words) -> Html:
     unit = telling.change_unit(limit["unit"], say)
-    about = ", ".join(x for x in (unit, telling.direction(limit, say)) if x)
+    about = say(", ").join(x for x in (unit, telling.direction(limit, say)) if x)
     head = h("th", {"scope": "row"}, h("span", {"class": "title"}, limit["title"]), h("small", {}, about))
     return h("tr", {}, head, [_cell(proof, limit["name"], say) for proof in proofs])
 
@@ -62,7 +58,7 @@ def _cell(proof: Json, name: str, say: Words) -> Html:
     tip = h("span", {"class": "tip"}, h("b", {}, f"{proof['label']} · {change['title']}"), *_tip(change, said, say))
     link = h(
         "a",
-        {"href": f"#{panel_id(proof, change)}", "class": "open-case"},
+        {"href": f"#{change['id']}", "class": "open-case"},
         glyph(telling.state(change)),
         shown,
         word,
@@ -137,7 +133,7 @@ def _change(change: Json, proof: Json, say: Words) -> Html:
     about = h("span", {"class": "measures"}, telling.direction(change, say))
     head = h("th", {"scope": "row"}, h("span", {"class": "title"}, change["title"]), claim, about)
     beside = telling.beside(change, say)
-    link = h("a", {"href": f"#{panel_id(proof, change)}", "class": "open-case"}, _cases_link(change, say))
+    link = h("a", {"href": f"#{change['id']}", "class": "open-case"}, _cases_link(change, say))
     told = h("td", {"class": "verdict"}, verdict(change, say), h("span", {"class": "beside"}, beside), link)
     if change["verdict"] == "not measured":
         return h("tr", {"class": "none"}, head, h("td", {"colspan": 3, "class": "why"}), told)

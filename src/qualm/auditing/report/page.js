@@ -16,7 +16,7 @@
   for (const button of document.querySelectorAll("button.fold")) {
     const parts = document.getElementById(button.getAttribute("aria-controls"));
     const fold = (open) => { parts.hidden = !open; button.setAttribute("aria-expanded", String(open)); };
-    fold(Number(parts.dataset.rows) <= 4);
+    fold(Number(parts.dataset.rows) <= 6);
     button.addEventListener("click", () => fold(parts.hidden));
   }
 
@@ -24,7 +24,7 @@
   const inside = dialog.querySelector("div");
   for (const link of document.querySelectorAll("a.open-case")) {
     link.addEventListener("click", (event) => {
-      const panel = document.getElementById(decodeURIComponent(link.hash.slice(1)));
+      const panel = document.getElementById(link.hash.slice(1));
       if (!panel || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
       const copy = panel.cloneNode(true);

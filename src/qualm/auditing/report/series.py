@@ -1,4 +1,4 @@
-"""The points of a probe's own chart, read off its rows.
+"""What a probe shows beside its reading, read off its rows: secondary numbers, and the points of its own chart.
 
 A probe asks for a chart by a class attribute, the kind and then the names of its axes:
 
@@ -18,12 +18,27 @@ import numpy as np
 
 from qualm.auditing.types import Measurement
 from qualm.errors import UsageError
+from qualm.probes.base import Columns
 
 BINS = 10
 MOST = 60  # points of a scatter; more are averaged by equal mass
 
 Json = dict[str, Any]
 Pairs = list[tuple[float, float]]
+
+
+def columns(measurement: Measurement) -> Columns:
+    """One array a number that every row has, over the rows that were read."""
+    rows = [row for row in measurement.rows if row]
+    names = [name for name in (rows[0] if rows else ()) if all(isinstance(row.get(name), Real) for row in rows)]
+    return {name: np.array([float(row[name]) for row in rows]) for name in names}
+
+
+def figures(measurement: Measurement) -> dict[str, float]:
+    """The probe's secondary numbers, where it was measured and its rows are at hand."""
+    if measurement.reading is None or not any(measurement.rows):
+        return {}
+    return {name: float(x) for name, x in measurement.probe.figures(columns(measurement)).items() if isfinite(x)}
 
 
 def chart(measurement: Measurement) -> Json | None:

@@ -93,7 +93,7 @@ def beside(change: Json, say: Words) -> str:
         said.append(say("a change of {least} would have shown", least=least))
     if state(change).endswith("harmless"):
         said.append(say("harm beyond the margin of {margin} is ruled out", margin=margin(change, say)))
-    return "; ".join(said)
+    return say("; ").join(said)
 
 
 def _amount(value: float, change: Json, say: Words) -> str:
@@ -123,7 +123,7 @@ def cases_moved(change: Json, say: Words) -> str:
 def tally(counts: Json, say: Words) -> str:
     """ "1 better, 0 worse, 11 cannot tell" """
     shown = [word for word in VERDICTS if counts[word] or word in ("better", "worse")]
-    return ", ".join(say(f"{{n}} {word}", n=counts[word]) for word in shown)
+    return say(", ").join(say(f"{{n}} {word}", n=counts[word]) for word in shown)
 
 
 def aims(proof: Json, say: Words) -> list[str]:
@@ -155,7 +155,7 @@ def side_effects(proof: Json, say: Words) -> str:
     for word in ("worse", "better"):
         names = [change["title"].lower() for change in others if change["verdict"] == word]
         if names:
-            shown.append(say(f"{word}: {{names}}", names=", ".join(names)))
+            shown.append(say(f"{word}: {{names}}", names=say(", ").join(names)))
     if not shown:
         return say("No side effect was seen on {n} other limits.", n=len(others))
-    return say("Side effects: {what}.", what="; ".join(shown))
+    return say("Side effects: {what}.", what=say("; ").join(shown))
