@@ -1,7 +1,14 @@
-"""A small tokenizer trained on the spot, and chat templates of the shapes that well-known models use."""
+"""A small tokenizer trained on the spot, chat templates of the shapes that well-known models use, small models."""
 
 import functools
+from collections.abc import Sequence
+from types import SimpleNamespace
 
+import torch
+from torch import nn
+
+from qualm.lm.local import Local
+from qualm.models.llama import Llama, LlamaConfig
 from qualm.tokens.template import DEFAULT
 from qualm.tokens.tokenizer import Tokens
 from qualm.tokens.train import TURNS, train_bpe
@@ -45,3 +52,46 @@ def templated(name: str) -> Tokens:
     """The tiny tokenizer with a chat template by name."""
     tokens = tiny_tokens()
     return Tokens(tokens.tokenizer, tokens.bos, tokens.eos, template=TEMPLATES[name])
+
+
+def tiny_local(seed: int = 0, context: int = 96, **config) -> Local:
+    """A random Llama that has opinions: its weights are wide, so that no two tokens are nearly as likely."""
+    tokens = tiny_tokens()
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape |= {"num_key_value_heads": 2, "initializer_range": 0.5, "max_position_embeddings": context, **config}
+    model = Llama(LlamaConfig(vocab_size=tokens.vocab_size, bos_token_id=0, eos_token_id=0, **shape))
+    model.init_weights(seed)
+    return Local(model, tokens, name="tiny")
+
+
+class Scripted(nn.Module):
+    """A decoder that says `script` after any prompt, at the odds exp(9) to 1 for each token."""
+
+    def __init__(self, script: Sequence[int], vocab_size: int, context: int = 10**6):
+        super().__init__()
+        self.script = list(script)
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.config = SimpleNamespace(
+            max_position_embeddings=context, vocab_size=vocab_size, eos_token_id=None, model_type="scripted"
+        )
+
+    def new_cache(self, batch: int, length: int) -> SimpleNamespace:
+        self.step = torch.zeros(batch, dtype=torch.long)
+        cache = SimpleNamespace(lengths=None)
+        cache.keep = lambda rows: setattr(self, "step", self.step[rows])
+        return cache
+
+    def hidden(self, ids: torch.Tensor, cache: SimpleNamespace) -> torch.Tensor:
+        said = self.step[:, None, None].expand(*ids.shape, 1).float()
+        self.step = self.step + 1
+        return said
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        wanted = torch.tensor([*self.script, 0])[hidden[..., 0].long().clamp(max=len(self.script))]
+        return 9.0 * nn.functional.one_hot(wanted, self.config.vocab_size).float()
+
+
+def saying(text: str, name: str = "chatml", context: int = 10**6) -> Local:
+    """A model that says this text and then its end token."""
+    tokens = templated(name)
+    return Local(Scripted([*tokens.encode(text), tokens.eos_id], tokens.vocab_size, context), tokens, name="scripted")
