@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,7 @@ class Fork:
     spans: Sequence[Span]
     shared: int
 
-    @property
+    @cached_property
     def width(self) -> int:
         return max(len(span.ids) for span in self.spans) - self.shared
 
