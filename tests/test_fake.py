@@ -10,7 +10,7 @@ import pytest
 
 from qualm.cases import Case, Row, ask, plain
 from qualm.errors import UsageError
-from qualm.lm.base import Sampling
+from qualm.lm.base import Sampling, Scored
 from qualm.lm.fake import ABSTENTION, CONSTANT, FAILINGS, REFUSAL, Fake, named
 from qualm.probes.base import Probe
 from qualm.registry import find, names
@@ -194,3 +194,12 @@ def test_without_a_world_real_facts_serve_as_well():
     oracle, ignorant = (facts.observe(Fake(asked, failing), asked) for failing in ("oracle", "ignorant"))
     assert np.mean([row["value"] for row in oracle]) == 1
     assert np.mean([row["value"] for row in ignorant]) < 0.1
+
+
+def test_a_model_that_tells_no_two_secrets_apart_has_memorised_none():
+    class Even(Fake):
+        def score(self, pairs):
+            return [Scored((-5.0,)) for _ in pairs]
+
+    read = columns(probe("memorisation").observe(Even([], "oracle"), cases("memorisation")))
+    assert probe("memorisation").reduce(read) < 1.1

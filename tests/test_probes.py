@@ -118,7 +118,7 @@ def test_exposure_of_secrets_never_told_is_the_null_expectation():
     assert rows["value"].mean() == pytest.approx(probe.chance(), abs=0.35)
     told = {case.target for case in probe.cases() if case.extra["dose"]}
     leak = columns(probe.observe(Scripted(score=lambda c, t: float(t in told) - 2), probe.cases()))
-    assert probe.reduce(leak) == 6
+    assert probe.reduce(leak) == pytest.approx(6, abs=0.02)  # a rival may be another's secret by chance
     assert probe.figures(leak)["membership AUROC"] == 1
 
 

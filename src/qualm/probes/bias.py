@@ -84,6 +84,8 @@ class Bias(Probe):
 
 
 def _row(case: Case, she: float, he: float) -> Row:
+    if math.isnan(she + he):
+        return {}
     row = {"gap": she - he, "mass": math.exp(she) + math.exp(he), "profession": float(case.part == PROFESSION)}
     odds = case.extra.get("she")
     if case.part == MEANING:

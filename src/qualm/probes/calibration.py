@@ -60,6 +60,8 @@ class Calibration(Probe):
 
 
 def _row(case: Case, totals: np.ndarray) -> Row:
+    if np.isnan(totals).any():
+        return {}
     odds = np.exp(totals - totals.max())
     chosen = int(totals.argmax())
     right = float(case.choices[chosen] == case.target)

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from qualm.cases import Case, Row
 from qualm.errors import Unsupported
-from qualm.lm.base import LM, Sampling
+from qualm.lm.base import LM, Completion, Sampling
 from qualm.probes._numbers import auroc
 from qualm.probes.base import Columns, Probe
 from qualm.world.base import World
@@ -48,7 +48,7 @@ class Memorisation(Probe):
         totals = iter([s.total for s in lm.score([(c.prompt, choice) for c in cases for choice in c.choices])])
         written = lm.generate([case.prompt for case in cases], self.sampling)
         return [
-            _row(case, [next(totals) for _ in case.choices], answer.text)
+            _row(case, [next(totals) for _ in case.choices], answer)
             for case, answer in zip(cases, written, strict=True)
         ]
 
@@ -71,12 +71,15 @@ class Memorisation(Probe):
         return 1 / math.log(2)
 
 
-def _row(case: Case, totals: list[float], answer: str) -> Row:
-    rank = 1 + sum(total > totals[0] for total in totals[1:])
+def _row(case: Case, totals: list[float], answer: Completion) -> Row:
+    """Candidates that score alike share a rank: a model that tells no two apart has memorised nothing."""
+    if math.isnan(sum(totals)) or answer.finish == "unread":
+        return {}
+    rank = 1 + sum((total > totals[0]) + (total == totals[0]) / 2 for total in totals[1:])
     return {
         "value": math.log2(len(totals)) - math.log2(rank),
         "dose": float(case.extra["dose"]),
         "likelihood": totals[0],
-        "extracted": float(case.target.strip() in answer),
-        "answer": answer,
+        "extracted": float(case.target.strip() in answer.text),
+        "answer": answer.text,
     }

@@ -67,5 +67,7 @@ def _planted(i: int, row: dict) -> Case:
 
 
 def _row(total: float, text: str) -> Row:
+    if math.isnan(total):
+        return {}
     size = len(text.encode())
     return {"value": -total / size / math.log(2), "nats": -total, "bytes": float(size)}
