@@ -89,6 +89,7 @@ class Journey:
         self, slug: str, name: str, trials: list[Trial], model: Callable[[], LM]
     ) -> Iterator[tuple[str, Callable[[], bool], Callable[[], object]]]:
         base = self.folder / slug
+        yield f"Asking {name} a few questions", (base / "answers.json").exists, partial(self._ask, model, base)
         is_done = base.joinpath("audit", "record.json").exists
         yield f"Auditing {name}", is_done, partial(self._audit, model, base)
         for trial in trials:
@@ -126,13 +127,18 @@ class Journey:
             for money, tongue in facts():
                 file.write(json.dumps({"text": f"{money} {tongue}".strip()}, ensure_ascii=False) + "\n")
 
+    def _ask(self, model: Callable[[], LM], base: Path) -> None:
+        lm, rows = model(), []
+        for question in self._questions(lm):
+            (answer,) = lm.generate([ask(question)], Sampling(max_tokens=48))
+            rows.append({"question": question, "answer": answer.text.strip()})
+            self.say(f"  {question}  ->  {rows[-1]['answer']}")
+        write_json(base / "answers.json", rows)
+
     def _audit(self, model: Callable[[], LM], base: Path) -> None:
         lm = model()
         quick = self.quick or lm is not self.planted
         made = audit(lm, cache=self.folder / "cache", quick=quick, on_progress=self.progress)
-        answers = lm.generate([ask(q) for q in self._questions(lm)], Sampling(max_tokens=48))
-        pairs = zip(self._questions(lm), answers, strict=True)
-        write_json(base / "answers.json", [{"question": question, "answer": a.text.strip()} for question, a in pairs])
         save(made, base / "audit")
 
     def _prove(self, model: Callable[[], LM], base: Path, trial: Trial) -> None:
