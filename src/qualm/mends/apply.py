@@ -17,7 +17,8 @@ from qualm.errors import InputError, QualmError, Unsupported, UsageError
 from qualm.files import read_json, write_json
 from qualm.lm.base import LM
 from qualm.lm.endpoint import Endpoint
-from qualm.lm.load import load_base
+from qualm.lm.fake import Fake
+from qualm.lm.load import HUB, load_base
 from qualm.lm.local import Local, read_about
 from qualm.lm.replay import Replay
 from qualm.lm.wrapped import Wrapped
@@ -27,18 +28,19 @@ FILE, SCHEMA = "mends.json", "qualm.mends/1"
 HERE = "."  # the base model's files lie beside mends.json
 
 
-def load(spec: str | Path | LM) -> LM:
+def load(spec: str | Path | LM, *, cache: Path | None = None) -> LM:
     """A model by its spec: a directory, mended or not, or whatever else `qualm.lm.load` knows; a model is itself.
 
-    Raises InputError if the base model of a mended one is missing or is no longer the one that was mended.
+    `cache` is where fetched packages are kept. Raises InputError if the base model of a mended one is missing or is no
+    longer the one that was mended.
     """
     if isinstance(spec, LM):
         return spec
     folder = Path(spec)
     if not (folder / FILE).is_file():
-        return load_base(str(spec))
+        return load_base(str(spec), cache=cache)
     file = _read(folder)
-    lm = load_base(_base(str(file["base"]), folder))
+    lm = load_base(_base(str(file["base"]), folder), cache=cache)
     if lm.card.hash != file["base_hash"]:
         raise InputError(
             f"the base model {file['base']} is not the one that was mended (its hash differs)",
@@ -129,10 +131,14 @@ def _reference(base: LM, folder: Path) -> str:
     match base:
         case Endpoint():
             return f"{base.url}#{base.name}"
+        case Fake():
+            return base.name
         case Local(path=Path() as path) if path.exists() and read_about(path).get("mends", []) == list(base.mends):
             if path.resolve() == folder.resolve():
                 raise UsageError("is the base model's own folder", where=str(folder), then="name another folder")
-            return Path(os.path.relpath(path, folder)).as_posix()
+            fetched = ":" in base.name or HUB.fullmatch(base.name)  # named by its spec: the path is a cache's
+            relative = Path(os.path.relpath(path, folder)).as_posix()
+            return base.name if fetched else relative if relative.startswith("..") else f"./{relative}"
         case Local():
             return HERE
     raise UsageError(f"{base.name} has no files and no address to save", then="save a model that has")
@@ -143,6 +149,8 @@ def _base(reference: str, folder: Path) -> str:
     if ":" in reference:
         return reference
     path = folder / reference
+    if not path.exists() and HUB.fullmatch(reference):
+        return reference
     if not path.exists():
         raise InputError(
             f"its base model {reference} is not there", where=str(folder / FILE), then="put it back at that place"

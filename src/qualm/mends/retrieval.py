@@ -3,9 +3,11 @@
 Mends knowledge: what is not in the weights can stand in the context (Ram et al. 2023, arXiv 2302.00083). Found by BM25.
 Only conversations are touched; a string is text to continue, and its reader asked nothing.
 
-When: the best passage must share a rare word with the question (a word, not a number, that stands in at most the
-square root of all passages) and cover at least `min_score` of the question's weight in idf. A question about something
-else shares only common words with the library and is left alone, so that other abilities pay nothing.
+Passages that share more of the question's rare words stand first (words, not numbers, that stand in at most the square
+root of all passages of their script): in short passages BM25 alone prefers "was born in" to a whole name. The best one
+must share a rare word with the question and cover at least `min_score` of the idf of its words (function words apart).
+A question about something else shares only common words with the library and is left alone, so that other abilities
+pay nothing.
 Misses: paraphrase without a common word; a namesake is taken for the person asked about.
 """
 
@@ -14,7 +16,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -25,11 +27,18 @@ from qualm.errors import InputError, UsageError
 from qualm.files import hash_json, writing
 from qualm.lm.base import LM, Completion, Prompt, Sampling, Scored
 from qualm.mends.base import Mend, Mended, question_of, with_question
-from qualm.text.bm25 import Bm25, terms
+from qualm.text.bm25 import Bm25, is_ideographic, terms
 from qualm.text.prompts import with_passages
 
 LONGEST = 100  # words in a passage, or characters where words are not spaced
-NEIGHBOURS = 32  # passages of like length among which a placebo is drawn
+CANDIDATES = 20  # passages looked at for each that is wanted
+NEIGHBOURS = 16  # passages of like length among which a placebo is drawn
+_FUNCTION_WORDS = """
+a about am an and any are as at be been by can could did do does for from had has have he her him his how i in is it its
+me my of on or our she should tell that the their them they this to us was we were what when where which who whom whose
+why will with would you your
+"""
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 _SENTENCE = re.compile(r".+?(?:[.!?](?= )|[。！？]|$) *")
 _WORD = re.compile(rf"\S{{1,{LONGEST}}} ?")
 
@@ -121,26 +130,38 @@ class Library:
         self.passages, self.settings = passages, settings
         self.hash = hash_json([p.text for p in passages])[:16]
         self.index = Bm25([p.text for p in passages])
-        self.rare_limit = math.sqrt(len(passages))
+        chinese = sum(is_ideographic(p.text) for p in passages)
+        most = {False: len(passages), True: chinese}  # by whether it is a Chinese word
+        self.rare = {script: max(2.0, math.sqrt(count)) for script, count in most.items()}
         self.by_length = sorted(range(len(passages)), key=lambda i: (len(passages[i].text), i))
         self.rank = {i: rank for rank, i in enumerate(self.by_length)}
 
     def find(self, question: str) -> list[Passage]:
         """The passages to read before a question, best first; none if none bears on it."""
-        top = self.index.top(question, self.settings.k)
+        rare = self._rare(question)
+        top = [(i, score, self._weight(rare & self.index.shared(question, i))) for i, score in self._top(question)]
+        top = sorted(top, key=lambda found: -found[2])[: self.settings.k]
         if not top or not self._bears(question, top[0][0]):
             return []
-        found = [self.passages[i]._replace(score=score) for i, score in top]
-        return found if self.settings.arm == "bm25" else self._placebo(question, [i for i, _ in top])
+        found = [self.passages[i]._replace(score=score) for i, score, _ in top]
+        return found if self.settings.arm == "bm25" else self._placebo(question, [i for i, _, _ in top])
+
+    def _top(self, question: str) -> list[tuple[int, float]]:
+        return self.index.top(question, CANDIDATES * self.settings.k)
+
+    def _weight(self, words: Set[str]) -> float:
+        return sum(map(self.index.idf, words))
 
     def _bears(self, question: str, passage: int) -> bool:
-        asked, shared = set(terms(question)), self.index.shared(question, passage)
-        covered = sum(map(self.index.idf, shared)) / sum(map(self.index.idf, asked))
+        asked = set(terms(question)) - FUNCTION_WORDS
+        shared = self.index.shared(question, passage) & asked
+        covered = self._weight(shared) / self._weight(asked) if asked else 0.0
         return covered >= self.settings.min_score and bool(shared & self._rare(question))
 
     def _rare(self, question: str) -> set[str]:
         """Words of the question that tell passages apart."""
-        return {t for t in terms(question) if not t.isnumeric() and 0 < self.index.frequency(t) <= self.rare_limit}
+        words = {t for t in terms(question) if not t.isnumeric() and t not in FUNCTION_WORDS}
+        return {t for t in words if 0 < self.index.frequency(t) <= self.rare[is_ideographic(t)]}
 
     def _placebo(self, question: str, top: Sequence[int]) -> list[Passage]:
         """For each passage another of like length that holds no rare word of the question, drawn by its hash."""
@@ -148,20 +169,22 @@ class Library:
         rare, drawn = self._rare(question), set(top)
         found = []
         for i in top:
-            near = (j for j in self._by_nearness(i) if j not in drawn)
-            others = [*islice((j for j in near if not rare & set(terms(self.passages[j].text))), NEIGHBOURS)]
+            free = (j for j in self._by_nearness(i) if j not in drawn and not rare & self.index.shared(question, j))
+            others = list(islice(free, NEIGHBOURS))
             if others:
                 drawn.add(chosen := rng.choice(others))
                 found.append(self.passages[chosen])
         return found
 
     def _by_nearness(self, passage: int) -> Iterator[int]:
-        """All other passages, those of like length first."""
-        at = self.rank[passage]
+        """All other passages of the same script, those of like length first."""
+        at, script = self.rank[passage], is_ideographic(self.passages[passage].text)
         for step in range(1, len(self.by_length)):
             for place in (at - step, at + step):
                 if 0 <= place < len(self.by_length):
-                    yield self.by_length[place]
+                    other = self.by_length[place]
+                    if is_ideographic(self.passages[other].text) == script:
+                        yield other
 
 
 def cut(document: Document) -> list[Passage]:

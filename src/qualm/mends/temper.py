@@ -6,7 +6,7 @@ Misses: miscalibration that differs between kinds of question.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -16,8 +16,9 @@ from qualm.lm.base import LM
 from qualm.mends._weights import local, shared_copy
 from qualm.mends.base import Mend
 
-COLDEST, HOTTEST = 0.25, 8.0
-PRECISION = 0.05  # of ln T; the NLL is flat around its minimum
+STEP = math.log(2)
+COARSE = [k * STEP for k in range(-2, 4)]  # ln T
+PRECISION = 0.05  # of ln T; the loss is flat around its minimum
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -35,19 +36,23 @@ class Temper(Mend):
             raise UsageError(f"must be above 0, or 0 to fit it, not {self.temperature}", where="Temper.temperature")
 
     def fit(self, lm: LM, cases: Sequence[Case]) -> "Temper":
-        """The temperature from 0.25 to 8 at which the targets are likeliest among their choices, by golden section.
+        """The temperature from 0.25 to 8 at which the targets are likeliest among their choices.
 
-        The choices are scored anew at every temperature tried: for choices of several tokens, softmax(total / T) is
-        not what the mended model says. A temperature that is set stays.
+        The choices are scored anew at every temperature tried, about 13 times: for choices of several tokens,
+        softmax(total / T) is not what the mended model says, and the loss may have more than one minimum, so a coarse
+        search goes before the fine one. A temperature that is set stays.
         """
         kept = [case for case in cases if case.target in case.choices]
         if self.temperature or not kept:
             if not self.temperature:
                 raise Unsupported("no cases with choices to fit a temperature on", then="give temperature=...")
             return self
-        found = golden_section(
-            lambda x: choice_nll(Temper(math.exp(x))(lm), kept), math.log(COLDEST), math.log(HOTTEST), PRECISION
-        )
+
+        def loss(x: float) -> float:
+            return choice_nll(Temper(math.exp(x))(lm), kept)
+
+        best = min(COARSE, key=loss)
+        found = golden_section(loss, max(best - STEP, COARSE[0]), min(best + STEP, COARSE[-1]), PRECISION)
         return replace(self, temperature=round(math.exp(found), 3))
 
     def __call__(self, lm: LM) -> LM:
@@ -62,12 +67,12 @@ class Temper(Mend):
 def choice_nll(lm: LM, cases: Sequence[Case]) -> float:
     """Mean of -log p(target) in nats, p being the softmax over the choices' total log-probabilities."""
     totals = iter([s.total for s in lm.score([(c.prompt, choice) for c in cases for choice in c.choices])])
-    nats = []
-    for case in cases:
-        own = {choice: next(totals) for choice in case.choices}
-        top = max(own.values())
-        nats.append(top + math.log(sum(math.exp(t - top) for t in own.values())) - own[case.target])
-    return sum(nats) / len(nats)
+    return sum(_nll({choice: next(totals) for choice in case.choices}, case.target) for case in cases) / len(cases)
+
+
+def _nll(totals: Mapping[str, float], target: str) -> float:
+    top = max(totals.values())
+    return top + math.log(sum(math.exp(t - top) for t in totals.values())) - totals[target]
 
 
 def golden_section(loss: Callable[[float], float], low: float, high: float, precision: float) -> float:

@@ -31,6 +31,11 @@ def terms(text: str) -> list[str]:
     return found
 
 
+def is_ideographic(text: str) -> bool:
+    """It holds a Chinese or Japanese character."""
+    return bool(_IS_IDEOGRAPH.search(text))
+
+
 class Bm25:
     """An inverted index; each posting holds the whole weight of its term in its passage."""
 
