@@ -188,14 +188,13 @@ def test_what_a_mend_claims_is_outlined_and_verdicts_have_words(whole: dict, pag
     assert len(cells) == 8 * 13
 
 
-def test_harmless_has_a_shape_of_its_own() -> None:
-    before = audit()
-    shown = html(build(report_with(before, proof("quantize", before))))
-    assert 'href="#glyph-cannot-tell-harmless"' in shown
-    harmed = replace(proof("quantize", before), changes=tuple(
-        replace(c, harmless=False) for c in proof("quantize", before).changes))  # fmt: skip
-    matrix = html(build(report_with(before, harmed))).partition('<p class="legend"><span class="badge')[0]
-    assert 'href="#glyph-cannot-tell-harmless"' not in matrix
+@pytest.mark.parametrize("harmless", [True, False])
+def test_harmless_has_a_shape_of_its_own(harmless: bool) -> None:
+    made = proof("quantize", audit())
+    made = replace(made, changes=tuple(replace(c, harmless=harmless) for c in made.changes))
+    matrix, _, _ = html(build(report_with(made.before, made))).partition('<p class="legend"><span class="badge')
+    assert ('href="#glyph-cannot-tell-harmless"' in matrix) is harmless
+    assert ('href="#glyph-worse-harmless"' in matrix) is harmless
 
 
 def report_with(before: Audit, *proofs: Proof) -> Report:
