@@ -17,7 +17,7 @@ from qualm.errors import InputError, QualmError
 from qualm.files import hash_json
 from qualm.lm.base import LM, Card, Completion, Sampling, Scored
 
-CHUNK = 64  # prompts or pairs asked and written at once: what a kill can lose
+CHUNK = 256  # prompts or pairs asked and written at once: what a kill can lose
 
 Stored = Mapping[str, Any]
 Thing = TypeVar("Thing")
