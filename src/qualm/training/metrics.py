@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ class Metrics:
         os.fsync(self.file.fileno())
 
     def close(self) -> None:
-        self.file.close()
+        """What a full disk did not take was told of when it was written."""
+        with suppress(OSError):
+            self.file.close()
 
 
 def _step(line: bytes) -> float:
