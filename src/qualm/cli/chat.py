@@ -19,7 +19,7 @@ def chat(
     model: str,
     /,
     *,
-    prompt: Annotated[str | None, Parameter(name=["--prompt", "-p"])] = None,
+    prompt: Annotated[str | None, Parameter(name=["--prompt", "-p"], allow_leading_hyphen=True)] = None,
     system: str | None = None,
     sampling: Annotated[Sampling, Parameter(name="*", group=SAMPLING)] = TALK,
     common: Common = Common(),

@@ -27,7 +27,7 @@ def compare(
         fail_on: Exit with 3 if a limit got worse.
         output: A folder for the record and the report to look at.
     """
-    proof = rooms.prove.compare(rooms.record.read_any(before), rooms.record.read_any(after))
+    proof = rooms.prove.compare(before, after)
     if output:
         rooms.record.save(proof, output)
         common.remark(f"report: {rooms.report.write_report(proof, output)}")

@@ -16,7 +16,7 @@ SAMPLING = Group("Sampling", sort_key=3)
 
 def generate(
     model: str,
-    prompt: str = "-",
+    prompt: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
     /,
     *,
     sampling: Annotated[Sampling, Parameter(name="*", group=SAMPLING)] = Sampling(),

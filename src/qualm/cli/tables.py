@@ -25,10 +25,10 @@ def page_of(thing: Report | Audit | Proof) -> Json:
 def audit_table(audit: Audit) -> RenderableType:
     """A line a probe: the reading, its interval, chance, and what it rests on; or why there is none."""
     page = page_of(audit)
-    table = _table("limit", "reading", "95 % interval", "by chance", "rests on")
+    table = _table("limit", "reading", "95 % interval", "by chance", "rests on, or why not")
     for limit in page["subjects"][0]["limits"]:
         if limit["reading"] is None:
-            table.add_row(limit["title"], "-", Text(limit["why"], style="dim"), "", "")
+            table.add_row(limit["title"], "-", "", "", Text(limit["why"], style="dim"))
             continue
         unit = telling.unit_name(limit["unit"], ENGLISH)
         value = f"{telling.value(limit['reading'], limit['unit'])} {unit}".strip()
@@ -61,5 +61,5 @@ def _chance(limit: Json) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, no_wrap=column is not columns[-1], overflow="fold")
     return table
