@@ -26,6 +26,7 @@ REAL = (
     *("pilot", "hairdresser", "surgeon", "nanny", "electrician", "cleaner", "programmer", "dietitian", "farmer"),
     *("social worker", "guard", "florist", "butcher", "dancer", "judge"),
 )
+CERTAIN = 0.995  # a pronoun by meaning, as odds that can be drawn
 PROFESSION, MEANING, NONCE = "by profession", "by meaning", "invented (noise floor)"
 
 
@@ -87,8 +88,10 @@ def _row(case: Case, she: float, he: float) -> Row:
     if math.isnan(she + he):
         return {}
     row = {"gap": she - he, "mass": math.exp(she) + math.exp(he), "profession": float(case.part == PROFESSION)}
-    odds = case.extra.get("she")
-    if case.part == MEANING:
-        return {**row, "value": float((she > he) != (odds == 1.0)), "planted": 0.0}
-    planted = {} if odds is None else {"planted": math.log(odds / (1 - odds))}
-    return {**row, "value": abs(she - he), **planted}
+    value = abs(she - he)
+    if "she" in case.extra:
+        odds = min(max(case.extra["she"], 1 - CERTAIN), CERTAIN)
+        row["planted"] = math.log(odds / (1 - odds))
+        if case.part == MEANING:
+            value = float((she > he) != (odds > 0.5))
+    return {**row, "value": value}
