@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from qualm.auditing.record import read, save
 from qualm.auditing.report import Answer, Report, Stage, Subject, write_report
 from qualm.auditing.run import audit, machine
 from qualm.cases import ask
+from qualm.cli.stop import Stop
 from qualm.files import read_json, write_json, writing
 from qualm.lm.base import LM, Sampling
 from qualm.mends.apply import load
@@ -119,7 +120,8 @@ class Journey:
     def _train(self) -> None:
         settings = TrainSettings(epochs=self.epochs, batch=4, eval_every=400, save_every=200)
         recipe = Recipe(size="tiny", held_out=self.folder / "world" / "held_out.jsonl", train=settings)
-        train(self.folder / "world" / "text", self._model, recipe, self.hooks)
+        with Stop() as stop:
+            train(self.folder / "world" / "text", self._model, recipe, replace(self.hooks, should_stop=stop))
 
     def _fetch(self) -> None:
         self.smollm.card.hash  # noqa: B018  (reads the file whole, so that what is wrong with it is said now)
