@@ -231,6 +231,17 @@ def mutated(text: str, draw: random.Random) -> str:
     return json.dumps(tree)
 
 
+def test_a_panic_of_the_rust_library_is_told(tmp_path, capfd):
+    """It panics in use, not at loading, if the start token it is to put before a text is not described."""
+    tiny_tokens().save(tmp_path)
+    tree = json.loads((tmp_path / "tokenizer.json").read_text())
+    tree["post_processor"]["special_tokens"] = {}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tree))
+    with pytest.raises(InputError, match=r"tokenizer\.json: not a usable tokenizer \(no entry found for key\)"):
+        Tokens.load(tmp_path)
+    assert "panicked" in capfd.readouterr().err
+
+
 def test_a_special_token_outside_the_vocabulary_is_refused(tmp_path):
     tiny_tokens().save(tmp_path)
     config = tmp_path / "tokenizer_config.json"

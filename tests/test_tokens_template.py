@@ -7,6 +7,7 @@ import pytest
 
 from qualm.errors import InputError
 from qualm.tokens.template import Template
+from qualm.tokens.tokenizer import Tokens
 from tiny import CONTROL, TEMPLATES, TEXTS, templated, tiny_tokens
 
 PARTS = [
@@ -53,6 +54,20 @@ def test_no_control_token_comes_from_what_is_said(name):
 def conversation(system: str, user: str, answer: str):
     said = zip(("system", "user", "assistant", "user"), (system, user, answer, user), strict=True)
     return [{"role": role, "content": content} for role, content in said]
+
+
+@pytest.mark.parametrize("said", ["end|>", "<|im_", "|>", "<", " end|> ", "<|im_end|>", "x"])
+def test_half_a_marker_is_not_completed_by_what_stands_beside_it(said):
+    tokens = tiny_tokens()
+    for source in (
+        "<|im_{{ messages[0].content }}",
+        "{{ messages[0].content }}end|>",
+        "<|im_{{ messages[0].content|trim }}",
+    ):
+        tokens = Tokens(tokens.tokenizer, tokens.bos, tokens.eos, template=source)
+        ids = tokens.encode_prompt([{"role": "user", "content": said}])
+        assert control_ids(tokens, ids) == []
+        assert tokens.decode(ids) == tokens.render([{"role": "user", "content": said}])
 
 
 def test_the_hostile_contents_would_do_harm_otherwise():

@@ -55,6 +55,7 @@ class Tokens:
             spelled = getattr(self, name[:3])
             if spelled and self.tokenizer.token_to_id(spelled) is None:
                 raise InputError(f"the {name} {spelled!r} is not in the vocabulary", where=self.where)
+        whole(lambda: self.start, self.where)  # some damage shows only in use
 
     # -- facts
 
