@@ -9,7 +9,6 @@ from cyclopts import Parameter
 from qualm.cli import rooms
 from qualm.cli.bars import Bar
 from qualm.cli.common import Common
-from qualm.cli.stop import Stop
 from qualm.cli.train import Watch
 from qualm.world.base import World
 
@@ -33,8 +32,8 @@ def demo(
         quick: A tiny world and few cases: shows the way through in a minute or two, not the figures.
     """
     journey, loop = rooms.journey, rooms.training_loop
-    with Bar(common) as bar, Stop() as stop:
-        hooks = loop.Hooks(on_step=Watch(bar), on_event=bar.say, should_stop=stop)
+    with Bar(common) as bar:
+        hooks = loop.Hooks(on_step=Watch(bar), on_event=bar.say)
         trip = journey.Journey(output, common.cache_folder, bar.say, bar.update, hooks, pretrained, quick)
         page = (replace(trip, world=World(documents=SMALL), epochs=1.0) if quick else trip).run()
     common.result({"schema": "qualm.demo/1", "report": str(page)}, str(page))
