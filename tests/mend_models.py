@@ -43,7 +43,7 @@ def tiny(texts: Sequence[str], steps: int = 0, width: int = 32, seed: int = 0) -
         intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
-        max_position_embeddings=128,
+        max_position_embeddings=512,
         initializer_range=0.08,
         bos_token_id=tokens.bos_id,
         eos_token_id=tokens.eos_id,

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mend_models import Scripted, user
@@ -101,6 +101,7 @@ def test_without_a_threshold_there_is_no_mend():
     assert Abstain(0.7).fit(Scripted(sure_of_what_it_knows), CASES) == Abstain(0.7)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.5, 0.7, 0.9]), st.sampled_from([-1.0, 0.0, 1.0])), min_size=1))
 def test_no_threshold_gains_more(pairs):
     sure, gains = (np.array(column) for column in zip(*pairs, strict=True))

@@ -5,7 +5,7 @@ import random
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mend_models import Scripted, user
@@ -177,8 +177,10 @@ def test_long_documents_are_cut_at_sentences():
     assert all(p.text.endswith("bank.") for p in passages)
     assert [p.id for p in passages[:2]] == ["d#1", "d#2"]
     assert [p.id for p in cut(Document("d", "One. Two."))] == ["d"]
+    assert [p.text for p in cut(Document("d", "One. Two."), 1)] == ["One.", "Two."]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab cd. !?。北京大", max_size=900))
 def test_cutting_loses_nothing_and_is_final(text):
     document = Document("d", text + "x")

@@ -105,10 +105,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("expression", HOSTILE)
 def test_refused_quickly(expression):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(Refused):
         evaluate(expression)
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
 
 
 def test_a_refusal_is_a_value_error_and_ours():
@@ -116,32 +116,35 @@ def test_a_refusal_is_a_value_error_and_ours():
     assert issubclass(Refused, QualmError)
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**40), 10**40), st.integers(-(10**40), 10**40))
 def test_whole_numbers_are_exact(a, b):
     assert evaluate(f"{a} + {b}") == str(a + b)
     assert evaluate(f"{a} * ({b})") == str(a * b)
 
 
+@settings(deadline=None)
 @given(st.decimals(-1000, 1000, places=3), st.decimals(-1000, 1000, places=3))
 def test_decimals_are_exact(a, b):
     assert Decimal(evaluate(f"({a:f}) + ({b:f})")) == a + b
     assert Decimal(evaluate(f"({a:f}) * ({b:f})")) == a * b
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**9), 10**9), st.integers(1, 10**6))
 def test_quotients_are_right_to_twelve_digits(a, b):
     error = abs(Fraction(evaluate(f"{a} / {b}")) - Fraction(a, b))
     assert error <= abs(Fraction(a, b)) * Fraction(1, 10**11)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.text(alphabet="0123456789.+-*/%() xeE_,^", max_size=60) | st.text(max_size=30))
 def test_anything_is_computed_or_refused(expression):
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         value = evaluate(expression)
     except Refused:
         value = "0"
-    assert time.perf_counter() - start < 0.2
+    assert time.process_time() - start < 0.2
     assert len(value) < 700
     Fraction(value)

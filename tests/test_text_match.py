@@ -4,7 +4,7 @@ import doctest
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qualm.text import match
@@ -81,6 +81,7 @@ def test_numbers(answer, first, last):
     assert last_number(answer) == (None if last is None else Decimal(last))
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**12), 10**12), st.sampled_from(["", "about ", "答案是", "= "]))
 def test_any_integer_is_read(number, before):
     assert first_number(f"{before}{number}.") == number
@@ -180,6 +181,7 @@ def test_only_the_start_of_an_answer_abstains():
     assert not abstains("")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60), st.text(max_size=20))
 def test_reading_never_fails(answer, target):
     assert normalise(normalise(answer)) == normalise(answer)

@@ -40,7 +40,6 @@ why will with would you your
 """
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 _SENTENCE = re.compile(r".+?(?:[.!?](?= )|[。！？]|$) *")
-_WORD = re.compile(rf"\S{{1,{LONGEST}}} ?")
 
 
 class Passage(NamedTuple):
@@ -56,13 +55,15 @@ Find = Callable[[str], Sequence[Passage]]  # a question in, passages to read bef
 
 @dataclass(frozen=True)
 class Retrieval(Mend):
-    """Up to `k` passages from `docs` (a folder or file of texts) before each question they bear on.
+    """Up to `k` passages of `words` words from `docs` (a folder or file of texts) before each question they bear on.
 
+    All of them and the question must fit into the model's context: `words` and `k` are for a small one.
     The "placebo" arm gives as many passages of like length that do not bear on it, to the same questions.
     """
 
     docs: Path
     k: int = 3
+    words: int = LONGEST
     min_score: float = 0.2
     arm: Literal["bm25", "placebo"] = "bm25"
 
@@ -70,18 +71,20 @@ class Retrieval(Mend):
     needs: ClassVar[frozenset[str]] = frozenset({"generate"})
 
     def __post_init__(self) -> None:
-        if self.k < 1 or not 0 <= self.min_score <= 1:
-            raise UsageError("k must be at least 1 and min_score from 0 to 1", where="Retrieval")
+        if min(self.k, self.words) < 1 or not 0 <= self.min_score <= 1:
+            raise UsageError("k and words must be at least 1 and min_score from 0 to 1", where="Retrieval")
 
     def __call__(self, lm: LM) -> LM:
-        library = Library([p for document in read(self.docs) for p in cut(document)], self)
+        library = Library(self.passages(), self)
         return WithPassages(lm, library.find, f"Retrieval(docs='{library.hash}', {self._settings()})", self)
+
+    def passages(self) -> "list[Passage]":
+        return [passage for document in read(self.docs) for passage in cut(document, self.words)]
 
     def pack(self, folder: Path) -> "Retrieval":
         with writing(folder / "passages.jsonl") as file:
-            for document in read(self.docs):
-                for p in cut(document):
-                    file.write(json.dumps({"id": p.id, "text": p.text}, ensure_ascii=False) + "\n")
+            for p in self.passages():
+                file.write(json.dumps({"id": p.id, "text": p.text}, ensure_ascii=False) + "\n")
         return replace(self, docs=Path("passages.jsonl"))
 
     def unpack(self, folder: Path) -> "Retrieval":
@@ -91,7 +94,7 @@ class Retrieval(Mend):
         return replace(self, docs=docs)
 
     def _settings(self) -> str:
-        return f"k={self.k}, min_score={self.min_score}, arm={self.arm!r}"
+        return f"k={self.k}, words={self.words}, min_score={self.min_score}, arm={self.arm!r}"
 
 
 class WithPassages(Mended):
@@ -187,13 +190,13 @@ class Library:
                         yield other
 
 
-def cut(document: Document) -> list[Passage]:
-    """A document in passages of whole sentences, up to LONGEST words each; only a longer sentence is cut."""
+def cut(document: Document, longest: int = LONGEST) -> list[Passage]:
+    """A document in passages of whole sentences, up to `longest` words each; only a longer sentence is cut."""
     passages: list[str] = []
-    held = LONGEST
-    for sentence in _sentences(" ".join("\n".join(document.contents).split())):
+    held = longest
+    for sentence in _sentences(" ".join("\n".join(document.contents).split()), longest):
         size = len(terms(sentence))
-        if passages and held + size <= LONGEST:
+        if passages and held + size <= longest:
             passages[-1] += sentence
             held += size
         else:
@@ -204,7 +207,7 @@ def cut(document: Document) -> list[Passage]:
     return [Passage(f"{document.id}#{n}", text.strip()) for n, text in enumerate(passages, 1)]
 
 
-def _sentences(text: str) -> Iterator[str]:
+def _sentences(text: str, longest: int) -> Iterator[str]:
     """Sentences with the spaces behind them; a long one by its words, a long word by its characters."""
     for sentence in _SENTENCE.findall(text):
-        yield from [sentence] if len(terms(sentence)) <= LONGEST else _WORD.findall(sentence)
+        yield from [sentence] if len(terms(sentence)) <= longest else re.findall(rf"\S{{1,{longest}}} ?", sentence)
