@@ -13,13 +13,14 @@ Verdict = Literal["better", "worse", "cannot tell"]
 
 @dataclass(frozen=True)
 class Reading:
-    """A number with its 95 % interval and how many cases (n) and independent groups it rests on."""
+    """A number with its 95 % interval, how many cases (n) and independent groups it rests on, and the method."""
 
     value: float
     low: float
     high: float
     n: int
     groups: int
+    method: str = ""  # of the interval: "wilson", "wald", "t", "bootstrap" or "exact"
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Measurement:
     """One probe put to one model. `reading` None means not measurable here, and `why` says why: never 0.
 
     `cases` and `rows` are aligned; a row {} is a case that could not be read (`unread` counts them).
-    `parts` are the readings of the sub-populations the cases name. `chance` is the reading of a model that
-    knows nothing, where known.
+    `parts` are the readings of the sub-populations the cases name, `figures` the probe's secondary numbers.
+    `chance` is the reading of a model that knows nothing, where known.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Measurement:
     cases: tuple[Case, ...] = ()
     rows: tuple[Row, ...] = ()
     parts: Mapping[str, Reading] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
     chance: float | None = None
     seconds: float = 0.0
 
@@ -66,11 +68,12 @@ class Audit:
 
 @dataclass(frozen=True)
 class Change:
-    """One probe on the same cases before and after.
+    """One probe on the same cases before and after: the `n` that were read on both sides.
 
-    `low`..`high` is the 95 % interval of `difference` (after - before, in the probe's unit), `p` the two-sided
-    permutation (or McNemar) p-value and `p_holm` the same corrected over all probes of the proof.
-    `detectable` is the smallest true difference that this n would have shown in 4 of 5 tries.
+    `low`..`high` is the 95 % interval of `difference` (after - before, in the probe's unit), made by `method`; `p` the
+    two-sided p-value of `test` ("mcnemar" or "permutation") and `p_holm` the same corrected over all probes of the
+    proof. `detectable` is the smallest true difference that these cases would have shown in 4 of 5 tries at the
+    two-sided 5 %; None if they are too few to show any.
     `harmless`: even the unfavourable one-sided 95 % bound is a worsening smaller than the probe's margin.
     `fixed` and `broken` count cases whose "value" got better or worse. `why` is set where there is no verdict to give
     because a side was not measured; the verdict then reads "cannot tell".
@@ -91,6 +94,9 @@ class Change:
     fixed: int = 0
     broken: int = 0
     n: int = 0
+    groups: int = 0
+    method: str = ""
+    test: str = ""
     why: str = ""
     parts: Mapping[str, tuple[Reading, Reading]] = field(default_factory=dict)
 
@@ -110,3 +116,13 @@ class Proof:
 
     def __getitem__(self, probe: str) -> Change:
         return next(c for c in self.changes if c.name == probe)
+
+    @property
+    def summary(self) -> dict[str, list[str]]:
+        """The names of the probes by verdict; "not measured" has those without one, "harmless" those shown to be so."""
+        named: dict[str, list[str]] = {"better": [], "worse": [], "cannot tell": [], "not measured": [], "harmless": []}
+        for change in self.changes:
+            named["not measured" if change.difference is None else change.verdict].append(change.name)
+            if change.harmless:
+                named["harmless"].append(change.name)
+        return named

@@ -1,0 +1,126 @@
+"""From the rows of a probe to its measurement. Every number of a record is computed here, from rows alone."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from qualm import registry
+from qualm.auditing.intervals import Estimate, Reduce, interval
+from qualm.auditing.types import Measurement, Reading
+from qualm.cases import Case, Row
+from qualm.probes.base import Columns, Probe
+
+FEWEST = 2  # groups below which nothing is said
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows that were read: their numbers in columns, and the part and cluster of each."""
+
+    columns: Columns
+    parts: np.ndarray  # (n,) of str
+    clusters: np.ndarray  # (n,) of str
+
+    def where(self, among: np.ndarray) -> "Table":
+        columns = {name: column[among] for name, column in self.columns.items()}
+        return Table(columns, self.parts[among], self.clusters[among])
+
+    @property
+    def groups(self) -> int:
+        return len(np.unique(self.clusters))
+
+
+def table(cases: Sequence[Case], rows: Sequence[Row]) -> Table:
+    """The cases that were read. A column is a number that each of their rows has."""
+    read = [(case, row) for case, row in zip(cases, rows, strict=True) if row]
+    names = [n for n in (read[0][1] if read else ()) if all(isinstance(row.get(n), Real) for _, row in read)]
+    columns = {name: np.array([float(row[name]) for _, row in read]) for name in names}
+    return Table(columns, np.array([case.part for case, _ in read]), np.array([case.cluster for case, _ in read]))
+
+
+def measurement(probe: Probe, cases: Sequence[Case], rows: Sequence[Row], name: str = "") -> Measurement:
+    """What `rows` (aligned with `cases`; {} for a case that was not read) say of the model they were read off.
+
+    Raises ValueError for a number that is none (NaN, infinite): that is an error of the probe.
+    """
+    name = name or name_of(probe)
+    rows = [plain(row, f"{name}, case {case.id}") for case, row in zip(cases, rows, strict=True)]
+    made = Measurement(name, probe, None, "", tuple(cases), tuple(rows), chance=probe.chance())
+    read = table(cases, rows)
+    if read.groups < FEWEST:
+        few = f"{len(read.clusters)} of {len(cases)} cases could be read, {read.groups} of them independent"
+        return replace(made, why=f"{few}: too few")
+    if why := probe.competence(read.columns):
+        return replace(made, why=f"the subject cannot do this task: {why}")
+    found = interval(read.columns, read.clusters, reduce_of(probe), share=is_share(probe))
+    if found is None:
+        return replace(made, why="the number is not defined on the cases that were read, or on too few of them")
+    figures = {key: float(value) for key, value in probe.figures(read.columns).items() if math.isfinite(value)}
+    return replace(made, reading=reading(found), parts=parts(probe, read), figures=figures)
+
+
+def reading(found: Estimate) -> Reading:
+    low, high = found.bounds()
+    return Reading(found.value, low, high, found.n, found.groups, found.method)
+
+
+def parts(probe: Probe, read: Table) -> dict[str, Reading]:
+    """The readings of the sub-populations, in the order in which they come; those too small for one are left out."""
+    found = {part: _part(probe, read.where(read.parts == part)) for part in dict.fromkeys(read.parts.tolist()) if part}
+    return {part: each for part, each in found.items() if each}
+
+
+def _part(probe: Probe, read: Table) -> Reading | None:
+    if read.groups < FEWEST:
+        return None
+    found = interval(read.columns, read.clusters, reduce_of(probe), share=is_share(probe))
+    return reading(found) if found else None
+
+
+def reduce_of(probe: Probe) -> Reduce | None:
+    """What makes one number of a probe's rows; None for the plain mean of "value", which has shorter ways."""
+    return None if type(probe).reduce is Probe.reduce else probe.reduce
+
+
+def is_share(probe: Probe) -> bool:
+    """Whether its readings are shares, or may be (of an unknown unit)."""
+    return probe.unit in ("share", "")
+
+
+def plain(row: Row, where: str) -> dict[str, Any]:
+    """A row in JSON's terms: its numbers checked, its texts such as UTF-8 can hold."""
+    return {key: _plain(value, f"{where}: {key}") for key, value in row.items()}
+
+
+def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}, which is no number")
+    return value
+
+
+def name_of(thing: object) -> str:
+    """The registry's name of a probe or a mend; for a class that is not in it, its own name in small letters."""
+    word = type(thing).__name__.lower()
+    for kind in ("probes", "mends"):
+        for name in registry.names(kind):
+            if name.replace("_", "") == word and registry.find(kind, name) is type(thing):
+                return name
+    return word
+
+
+def lacking(needs: frozenset[str], can: frozenset[str], who: str) -> str:
+    """Why a model cannot be asked, "" if it can."""
+    missing = sorted(needs - can)
+    return f"needs {' and '.join(missing)}, which {who} does not give" if missing else ""
+
+
+def unmeasured(probe: Probe, why: str, seconds: float = 0.0) -> Measurement:
+    return Measurement(name_of(probe), probe, None, why, chance=probe.chance(), seconds=seconds)
