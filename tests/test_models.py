@@ -318,6 +318,18 @@ def test_published_configs_are_read():
     assert config.to_hf("bfloat16")["torch_dtype"] == "bfloat16"
 
 
+@pytest.mark.parametrize("kind", ["Qwen2", "Qwen3"])
+def test_max_window_layers_says_what_layer_types_say(kind):
+    extra = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+    raw = getattr(transformers, f"{kind}Config")(**SIZES, **extra).to_dict()
+    said = LlamaConfig.from_hf(raw)
+    derived = LlamaConfig.from_hf({key: value for key, value in raw.items() if key != "layer_types"})
+    assert said.layer_types
+    assert derived.layer_types is None
+    assert said.maths() == derived.maths()
+    assert derived.maths()["windows"] == [None, 4, 4]
+
+
 def test_a_key_left_out_means_what_it_means_in_transformers():
     for kind, name in (("llama", "Llama"), ("mistral", "Mistral"), ("qwen2", "Qwen2"), ("qwen3", "Qwen3")):
         sizes = {**SIZES, "num_attention_heads": 64, "hidden_size": 128}

@@ -263,9 +263,11 @@ def test_a_config_that_does_not_fit_is_refused(changes, words, folder):
     refused(folder, *words)
 
 
-def test_a_config_that_is_no_json_object_is_refused(folder):
-    (folder / "config.json").write_text("[1, 2]")
-    refused(folder, "not a JSON object")
+@pytest.mark.parametrize("text", ["[1, 2]", "", "{", "[" * 100_000, '{"vocab_size": 1' + "0" * 5000 + "}"])
+def test_a_config_that_is_no_json_object_is_refused(text, folder):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(InputError, match="JSON"):
+        load_model(folder)
 
 
 def test_equal_copies_of_tied_weights_are_fine(folder):

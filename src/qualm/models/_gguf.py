@@ -162,7 +162,7 @@ class GgufFile:
             raise InputError(
                 f"is cut off: {missing} bytes are missing after {cursor.size}", where=cursor.where, then=AGAIN
             )
-        if sum(e.size for e in found) > cursor.size - data:
+        if found and sum(e.size for e in found) > cursor.size - data:
             raise cursor.damaged("tensors that overlap")
         self.entries = {e.name: Entry(e.name, e.shape, e.kind, data + e.start, e.size) for e in found}
 

@@ -90,8 +90,8 @@ class Config(ABC):
         """JSON lists become tuples; raises InputError on a value of the wrong type or a missing key."""
         hints = get_type_hints(cls)
         checked: dict[str, Any] = {}
-        for key, value in values.items():
-            value = tuple(value) if isinstance(value, list) else value
+        for key, given in values.items():
+            value: Any = tuple(given) if isinstance(given, list) else given
             if not _fits(value, hints[key]):
                 raise InputError(f"{key} = {value!r} is not {_words(hints[key])}", where=where, then="mend the file")
             checked[key] = float(value) if hints[key] is float else value

@@ -115,7 +115,8 @@ def save_model(model: Model, path: Path | str, shard_bytes: int = 5_000_000_000)
     """
     path = Path(path)
     shards = _shards(_own(model), shard_bytes)
-    names = [WEIGHTS] if len(shards) == 1 else [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in _count(shards)]
+    names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
+    names = names if len(shards) > 1 else [WEIGHTS]
     for name, shard in zip(names, shards, strict=True):
         _write_tensors(path / name, shard)
     if len(shards) > 1:
@@ -126,10 +127,9 @@ def save_model(model: Model, path: Path | str, shard_bytes: int = 5_000_000_000)
     if skipped is not None:
         raw["quantization_config"] = {"quant_method": INT8, "modules_to_not_convert": skipped}
     write_json(path / CONFIG, raw)
-    for stale in {WEIGHTS, INDEX, *(file.name for file in path.glob("model-*-of-*.safetensors"))} - {*names, INDEX}:
+    kept = {*names, INDEX} if len(shards) > 1 else {*names}
+    for stale in {WEIGHTS, INDEX, *(file.name for file in path.glob("model-*-of-*.safetensors"))} - kept:
         (path / stale).unlink(missing_ok=True)
-    if len(shards) == 1:
-        (path / INDEX).unlink(missing_ok=True)
 
 
 def weights_hash(model: Model) -> str:
@@ -159,10 +159,6 @@ def _own(model: Model) -> dict[str, Tensor]:
     shared = tuple(f"{name}." for name in model.tied) if model.config.tie_word_embeddings else ()
     state = model.state_dict()
     return {name: t.detach().cpu().contiguous() for name, t in state.items() if not name.startswith(shared)}
-
-
-def _count(shards: list[dict[str, Tensor]]) -> range:
-    return range(1, len(shards) + 1)
 
 
 def _shards(state: dict[str, Tensor], limit: int) -> list[dict[str, Tensor]]:
