@@ -102,7 +102,7 @@ def build() -> App:
         print_error=False,
         suppress_keyboard_interrupt=False,
         result_action="return_value",
-        default_parameter=Parameter(negative_iterable=()),
+        default_parameter=Parameter(negative_iterable=(), show_default=_shown),
     )
     for verb, (group, what, examples) in VERBS.items():
         epilogue = "Examples:\n" + "\n".join(f"  {line}" for line in examples.splitlines())
@@ -111,6 +111,11 @@ def build() -> App:
     app.command(_version, name="version", help="Print the version.", group=ROUND)
     app.register_install_completion_command(help="Install tab completion for your shell.", group=ROUND)
     return app
+
+
+def _shown(default: object) -> str | None:
+    """A default as the help tells it; nothing where nothing is the default."""
+    return None if default is None or default is False or default == () else str(default)
 
 
 def _version() -> None:

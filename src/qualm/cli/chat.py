@@ -12,7 +12,6 @@ from qualm.cli.models import load
 from qualm.lm.base import LM, Sampling
 
 LEAVE, FORGET = {"/exit", "/quit", "/bye"}, {"/new", "/reset"}
-TALK = Sampling(max_tokens=256)
 
 
 def chat(
@@ -21,7 +20,7 @@ def chat(
     *,
     prompt: Annotated[str | None, Parameter(name=["--prompt", "-p"], allow_leading_hyphen=True)] = None,
     system: str | None = None,
-    sampling: Annotated[Sampling, Parameter(name="*", group=SAMPLING)] = TALK,
+    sampling: Annotated[Sampling, Parameter(name="*", group=SAMPLING)] = Sampling(),
     common: Common = Common(),
 ) -> None:
     """Talk with a model. /new forgets what was said, /exit (or Ctrl-D) leaves, Ctrl-C ends an answer.

@@ -26,12 +26,10 @@ class Common:
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="No progress, no remarks.")] = False
     verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative="", help="More remarks.")] = False
     debug: Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")] = False
-    cache: Annotated[
-        Path | None, Parameter(help="Keep answers and downloads here.", show_default=lambda _: "~/.cache/qualm")
-    ] = None
-    config: Annotated[
-        Path | None, Parameter(help="Read settings from this file.", show_default=lambda _: "qualm.toml")
-    ] = None
+    cache: Annotated[Path | None, Parameter(help="Keep answers and downloads here.", show_default="~/.cache/qualm")] = (
+        None
+    )
+    config: Annotated[Path | None, Parameter(help="Read settings from this file.", show_default="qualm.toml")] = None
 
     @property
     def cache_folder(self) -> Path:
