@@ -209,7 +209,7 @@ def test_a_mend_is_proved_saved_and_used(qualm, small_model, tmp_path):
 
 def test_a_setting_that_is_also_a_flag_goes_through_set(qualm, small_model, tmp_path):
     (tmp_path / "people.txt").write_text("He is a nurse and she is a smith.\n")
-    words = ["mend", small_model, "--with", "counterfactual", "--docs", "people.txt", "--steps", 1]
+    words = ["mend", small_model, "--with", "counterfactual", "--docs", "people.txt", "--steps", 1, "--replay", 0]
     done = qualm(*words, "--probe", "perplexity", "-n", 4, "--set", "seed=7", "-o", "out", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["mend"]["settings"]["seed"] == 7
