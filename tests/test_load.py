@@ -72,6 +72,9 @@ def test_tokenizer_and_weights_must_belong_together(model):
         ("qualm.json", '{"schema": "qualm.model/1", "mends": [3]}', "mends"),
         ("tokenizer_config.json", "[]", "tokenizer_config.json"),
         ("tokenizer_config.json", '{"eos_token": 5}', "eos_token"),
+        ("tokenizer_config.json", '{"chat_template": 5}', "chat_template"),
+        ("tokenizer_config.json", '{"chat_template": [5]}', "tokenizer_config.json"),
+        ("chat_template.jinja", b"\xff\xfe", "tokenizer_config.json"),
         ("tokenizer.json", "{", "tokenizer.json"),
         ("tokenizer.json", None, "tokenizer.json"),
         ("config.json", None, "config.json"),
@@ -80,10 +83,12 @@ def test_tokenizer_and_weights_must_belong_together(model):
     ],
 )
 def test_a_damaged_folder_names_its_file(model, file, content, said):
+    if file == "tokenizer_config.json":
+        (model / "chat_template.jinja").unlink()
     if content is None:
         (model / file).unlink()
     else:
-        (model / file).write_text(content)
+        (model / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=said) as caught:
         load_base(model)
     assert str(model) in str(caught.value)

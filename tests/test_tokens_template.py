@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from qualm.errors import InputError
+from qualm.errors import InputError, Unsupported
 from qualm.tokens.template import Template
 from qualm.tokens.tokenizer import Tokens
 from tiny import CONTROL, TEMPLATES, TEXTS, templated, tiny_tokens
@@ -168,7 +168,7 @@ def test_a_hostile_template_is_stopped(source):
     began = time.monotonic()
     try:
         written = Template(source).render([{"role": "user", "content": "hi"}], generation=True)
-    except InputError as error:
+    except (InputError, Unsupported) as error:
         written, refused = "", str(error)
         assert "chat template" in refused
     assert written.strip() == ""
@@ -178,6 +178,15 @@ def test_a_hostile_template_is_stopped(source):
 def test_a_long_conversation_is_not_stopped():
     messages = [{"role": "user", "content": "word " * 400_000}] * 3
     assert len(templated("chatml").render(messages)) > 6_000_000
+
+
+def test_a_template_that_does_not_take_the_messages_is_no_fault_of_the_file():
+    source = "{% if messages[0].role != 'system' %}{{ raise_exception('A system message first.') }}{% endif %}ok"
+    demanding = Tokens(tiny_tokens().tokenizer, template=source)
+    with pytest.raises(Unsupported, match=r"does not take these messages: A system message first\."):
+        demanding.encode_prompt([{"role": "user", "content": "x"}])
+    assert demanding.render([{"role": "system", "content": "x"}]) == "ok"
+    assert demanding.lead == ""
 
 
 def test_an_unknown_role_is_refused():

@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from qualm.errors import InputError
+from qualm.errors import InputError, Unsupported
 from qualm.tokens.sandbox import Budget, Sandbox, TooMuch
 
 DEFAULT = """\
@@ -31,8 +31,12 @@ DEFAULT = """\
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "ipython"})
 
 
+class Refused(TemplateError):
+    """The template's own word on messages that it is not made for."""
+
+
 def refuse(message: str) -> None:
-    raise TemplateError(message)
+    raise Refused(message)
 
 
 def now(form: str) -> str:
@@ -45,7 +49,10 @@ def to_json(value: Any, indent: int | None = None, **settings: Any) -> str:
 
 
 class Template:
-    """A compiled chat template. Raises InputError if it does not compile, fails or runs past a bound."""
+    """A compiled chat template.
+
+    Raises InputError if it does not compile, fails or runs past a bound, Unsupported if it refuses the messages.
+    """
 
     def __init__(self, source: str, where: str = "chat template"):
         self.source, self.where, self.budget = source, where, Budget()
@@ -75,6 +82,8 @@ class Template:
     def _guarded(self, run: Callable[[], Any]) -> Any:
         try:
             return run()
+        except Refused as error:
+            raise Unsupported(f"the chat template does not take these messages: {error}", where=self.where) from error
         except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"the chat template does not work: {error}", where=self.where) from error
         except (RecursionError, MemoryError, SyntaxError) as error:

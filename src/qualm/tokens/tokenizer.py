@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from tokenizers import AddedToken, Encoding, Tokenizer
 
 from qualm.cases import Message, Prompt
-from qualm.errors import InputError
+from qualm.errors import InputError, Unsupported
 from qualm.files import hash_json, read_json, write_json, write_text
 from qualm.tokens.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer
 from qualm.tokens.template import DEFAULT, Guard, Template, check_unicode
@@ -116,8 +116,11 @@ class Tokens:
     def lead(self) -> str:
         """What the chat template puts between the end of a prompt and the answer (" " after "Answer:")."""
         question, answer = {"role": "user", "content": "1"}, "\u2042"
-        asked = self.render([question], generation=True)
-        answered = self.render([question, {"role": "assistant", "content": answer}])
+        try:
+            asked = self.render([question], generation=True)
+            answered = self.render([question, {"role": "assistant", "content": answer}])
+        except Unsupported:
+            return ""
         return answered[len(asked) : answered.find(answer)] if answered.startswith(asked) and answer in answered else ""
 
     # -- text to ids
@@ -255,7 +258,7 @@ class Tokens:
         file = folder / "tokenizer.json"
         if not file.is_file():
             raise InputError("no such file", where=str(file), then="name a folder that holds a tokenizer.json")
-        settings = read_settings(folder)
+        settings = whole(lambda: read_settings(folder), folder / "tokenizer_config.json")
         tokenizer = whole(lambda: Tokenizer.from_file(str(file)), file)
         spelled = {name[:3]: settings.pop(name) for name in NAMES if name in settings}
         spelled["template"] = settings.pop("chat_template", None) or DEFAULT
@@ -294,7 +297,10 @@ def read_settings(folder: Path) -> dict[str, Any]:
         settings[name] = settings[name] or ""
     template = settings.get("chat_template")
     if isinstance(template, list):  # several, by name
-        settings["chat_template"] = next((t["template"] for t in template if t.get("name") == "default"), None)
+        template = next((t["template"] for t in template if t["name"] == "default"), None)
+    if not isinstance(template, str | None):
+        raise InputError("chat_template is not a string", where=str(folder / "tokenizer_config.json"))
+    settings["chat_template"] = template
     if (folder / "chat_template.jinja").is_file():
         settings["chat_template"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
     return settings
