@@ -20,6 +20,7 @@ from qualm.lm.scoring import logprobs
 from qualm.tokens.template import DEFAULT, Template
 
 WORDS = ["the", "a", "of", "and", "to", "is", "was", "in", "on", "cat", "dog", "house", "river", "small", "red", "went"]
+HANG = 10.0  # seconds
 PIECES = re.compile(rb" ?[A-Za-z]+|.", re.DOTALL)
 
 
@@ -188,7 +189,7 @@ class Service:
             handler.connection.close()
             return None
         if failure == "hang":
-            time.sleep(1.0)
+            time.sleep(HANG)
             handler.close_connection = True
             return None
         if self.manners.poison and self.manners.poison in str(body):
