@@ -18,7 +18,7 @@ from qualm.corpus.documents import read
 from qualm.lm.base import LM
 from qualm.probes.base import Columns, Probe
 from qualm.text import prose
-from qualm.world.base import World
+from qualm.world.base import World, Written
 
 AIMED_AT = {"professions", "canaries"}  # a mend that works changes how likely these are
 
@@ -59,7 +59,7 @@ class Perplexity(Probe):
         return float(columns["nats"].sum() / columns["bytes"].sum() / math.log(2))
 
 
-def _planted(i: int, row: dict) -> Case:
+def _planted(i: int, row: Written) -> Case:
     if "text" in row:
         return Case(f"text/{i}", "", choices=(row["text"],), part="statements")
     *asked, answer = row["messages"]

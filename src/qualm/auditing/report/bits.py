@@ -1,5 +1,6 @@
 """Small pieces that every section of the page is made of."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from qualm.auditing.report import telling
@@ -52,7 +53,7 @@ def unseen(text: str) -> Html:
     return h("span", {"class": "unseen"}, text)
 
 
-def table(kind: str, caption: str, heads: list[Child], *bodies: Child) -> Html:
+def table(kind: str, caption: str, heads: Sequence[Child], *bodies: Child) -> Html:
     """A table in a box that scrolls on its own; the caption is for readers who listen."""
     top = h("thead", {}, h("tr", {}, [h("th", {"scope": "col"}, head) for head in heads]))
     return h(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from html import escape
+from typing import TypeAlias
 
 VOID = {"meta", "br", "hr", "col", "wbr"}
 
@@ -12,7 +13,7 @@ class Html(str):
     __slots__ = ()
 
 
-Child = str | Iterable["Child"] | None
+Child: TypeAlias = "str | Iterable[Child] | None"
 Attributes = Mapping[str, str | int | float | bool | None]
 
 

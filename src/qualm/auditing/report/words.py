@@ -14,7 +14,7 @@ LANGUAGES = ("en", "zh")
 def _dictionary(language: str) -> dict[str, str]:
     if language == "en":
         return {}
-    return loads((resources.files(__package__) / f"{language}.json").read_text(encoding="utf-8"))
+    return loads((resources.files(str(__package__)) / f"{language}.json").read_text(encoding="utf-8"))
 
 
 class Words:
