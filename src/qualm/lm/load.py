@@ -13,7 +13,7 @@ from qualm.lm.base import LM
 from qualm.lm.endpoint import Endpoint
 from qualm.lm.local import Local, read_about
 from qualm.lm.wheel import fetch
-from qualm.models.base import Decoder
+from qualm.models.base import Decoder, Model
 from qualm.models.store import build_model, load_model, read_gguf
 from qualm.tokens.gguf import from_metadata
 from qualm.tokens.tokenizer import Tokens
@@ -74,7 +74,7 @@ def load_path(path: Path, name: str = "") -> Local:
     )
 
 
-def load_gguf(path: Path) -> tuple[Decoder, Tokens]:
+def load_gguf(path: Path) -> tuple[Model, Tokens]:
     config, state, metadata = read_gguf(path)
     tokens = from_metadata(metadata, str(path))
     return build_model(config, state, str(path)), tokens

@@ -21,11 +21,11 @@ class ByteDetokenizer:
     """For byte-level vocabularies: each id is some bytes, and UTF-8 is decoded as they come."""
 
     def __init__(self, table: dict[int, bytes]):
-        self.table = table
+        self.bytes_of = table
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
-        return self.decoder.decode(self.table.get(token, b""))
+        return self.decoder.decode(self.bytes_of.get(token, b""))
 
     def close(self) -> str:
         return self.decoder.decode(b"", True)

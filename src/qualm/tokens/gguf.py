@@ -41,7 +41,8 @@ def from_metadata(metadata: Mapping[str, Any], where: str) -> Tokens:
     template = metadata.get("tokenizer.chat_template") or DEFAULT
     ends = (named(metadata, tokens, key, where) for key in ("eot_token_id", "eom_token_id"))
     more = tuple(tokens.index(end) for end in ends if end)
-    return Tokens(tokenizer, **spelled, template=template, more_ends=more, where=where)
+    bos, eos, pad, unk = spelled.values()
+    return Tokens(tokenizer, bos, eos, pad, unk, template=template, more_ends=more, where=where)
 
 
 def special(spelled: str) -> AddedToken:

@@ -109,14 +109,14 @@ class Bounded(NodeTransformer):
         return node
 
 
-def through(name: str, node: nodes.Expr | None) -> nodes.Filter:
+def through(name: str, node: nodes.Node | None) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno if node else 1)
 
 
 class Generation(Extension):
     """`{% generation %}` marks what the assistant says, for training; in rendering it changes nothing."""
 
-    tags = frozenset({"generation"})
+    tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
@@ -133,10 +133,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
             trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=["jinja2.ext.loopcontrols", Generation]
         )
         self.budget = budget
-        kept = {name: f for name, f in self.filters.items() if name not in NEEDLESS}
+        kept: dict[str, Any] = {name: f for name, f in self.filters.items() if name not in NEEDLESS}
         kept["tojson"] = added.pop("tojson")
-        self.filters = {name: self.bounded(name, f) for name, f in kept.items()}
-        self.filters |= {"_loop": budget.loop, "_check": budget.check}
+        bounded: dict[str, Any] = {name: self.bounded(name, f) for name, f in kept.items()}
+        self.filters = bounded | {"_loop": budget.loop, "_check": budget.check}
         self.globals = {name: self.globals[name] for name in ("range", "dict", "namespace")} | added
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
