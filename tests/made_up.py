@@ -1,6 +1,6 @@
 """Made-up audits and proofs for the report: real rows, readings from them, and verdicts, but no model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -232,7 +232,9 @@ def measurement(name: str, shift: float = 0.0, seed: int = 0) -> Measurement:
     rows = tuple(row(name, i, c.part, shift, rng) for i, c in enumerate(cases))
     by_part = {p: reading([r["value"] for r, c in zip(rows, cases, strict=True) if c.part == p]) for p in parts if p}
     read = reading([r["value"] for r in rows], min(24, probe.n))
-    return Measurement(name, probe, read, "", cases, rows, by_part, CHANCE.get(name), 0.4 + probe.n / 90)
+    figures = probe.figures({key: np.array([r[key] for r in rows]) for key in ("right",) if key in rows[0]})
+    seconds = 0.4 + probe.n / 90
+    return Measurement(name, probe, read, "", cases, rows, by_part, figures, CHANCE.get(name), seconds)
 
 
 def unmeasured(name: str, why: str) -> Measurement:
@@ -330,21 +332,17 @@ def half_done() -> Report:
 
 
 def hostile(payload: str) -> Report:
-    """The payload wherever a model, a file or a user can put text."""
+    """The payload wherever a model, a file or a user can put text; halves of characters only a model writes."""
+    bad = payload.encode(errors="replace").decode()
     before = measurement("knowledge")
-    bad = tuple(Case(c.id, ask(payload), payload, group=c.group, part=payload) for c in before.cases)
-    said: Callable[[float], tuple[Row, ...]] = lambda value: tuple({"value": value, "answer": payload} for _ in bad)  # noqa: E731
-    old, new = (
-        Measurement(payload, before.probe, before.reading, payload, bad, said(v), {payload: before.reading})
-        for v in (0.0, 1.0)
-    )
-    a, b = (
-        Audit(payload, Card(payload, weights=payload.encode("ascii", "replace").decode()), (m,), {payload: payload})
-        for m in (old, new)
-    )
-    moved = Change(
-        payload, old.reading, new.reading, "better", 1.0, 0.9, 1.0, 0.01, 0.01, 0.1, True, 200, 0, 200, payload
-    )
-    shown = Proof(a, b, (moved,), {"name": payload, "settings": {payload: payload}, "mends": ["knowledge"]})
-    subject = Subject(payload, a.card, a, (Answer(payload, payload),), (shown,))
-    return Report(payload, (subject,), (Stage(payload, 1.0),), {payload: payload}, (payload,), payload)
+    cases = tuple(Case(c.id, ask(bad), bad, group=c.group, part=bad) for c in before.cases)
+    sides = []
+    for value in (0.0, 1.0):
+        rows = tuple({"value": value, "answer": payload} for _ in cases)
+        m = Measurement(bad, before.probe, before.reading, bad, cases, rows, {bad: before.reading}, {bad: 1.0})
+        sides.append(Audit(bad, Card(bad, weights=bad), (m,), {bad: bad}))
+    reading_ = before.reading
+    moved = Change(bad, reading_, reading_, "better", 1.0, 0.9, 1.0, 0.01, 0.01, 0.1, True, 200, 0, 200, why=bad)
+    shown = Proof(*sides, (moved,), {"name": bad, "settings": {bad: bad}, "mends": ["knowledge"]})
+    subject = Subject(bad, sides[0].card, sides[0], (Answer(bad, payload),), (shown,))
+    return Report(bad, (subject,), (Stage(bad, 1.0),), {bad: bad}, (bad,), bad)

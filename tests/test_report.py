@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 
 from made_up import PROBES, audit, change, full_report, half_done, hostile, measurement, proof, unmeasured
+from qualm.auditing.record import save
 from qualm.auditing.report import Report, Subject, write_report
-from qualm.auditing.report.axes import ends, ticks
+from qualm.auditing.report.axes import ends, reined, ticks
 from qualm.auditing.report.build import build, plain_json
 from qualm.auditing.report.examples import examples
 from qualm.auditing.report.figures import between, difference, duration, figure, p_value, places, plain, size
 from qualm.auditing.report.html import html
 from qualm.auditing.report.markdown import fenced, inline, markdown
 from qualm.auditing.report.markup import Html, h
-from qualm.auditing.report.series import chart, figures
+from qualm.auditing.report.series import chart
 from qualm.auditing.report.words import Words
 from qualm.auditing.types import Audit, Measurement, Proof, Reading
 from qualm.cases import Case
@@ -192,7 +193,7 @@ def test_what_a_mend_claims_is_outlined_and_verdicts_have_words(whole: dict, pag
 def test_harmless_has_a_shape_of_its_own(harmless: bool) -> None:
     made = proof("quantize", audit())
     made = replace(made, changes=tuple(replace(c, harmless=harmless) for c in made.changes))
-    matrix, _, _ = html(build(report_with(made.before, made))).partition('<p class="legend"><span class="badge')
+    matrix, _, _ = html(build(report_with(made.before, made, made))).partition('<p class="legend"><span class="badge')
     assert ('href="#glyph-cannot-tell-harmless"' in matrix) is harmless
     assert ('href="#glyph-worse-harmless"' in matrix) is harmless
 
@@ -211,7 +212,7 @@ def test_hostile_text_stays_text(payload: str, tmp_path: Path) -> None:
     clean = plain_json(payload)
     assert any(clean in text for text in page.texts["blockquote"])
     again = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert again["subjects"][0]["name"] == clean
+    assert again["subjects"][0]["answers"][0]["answer"] == clean
     prose = re.sub(
         r"^(`{3,})text\n.*?\n\1$", "", (tmp_path / "report.md").read_text(encoding="utf-8"), flags=re.M | re.S
     )
@@ -234,7 +235,7 @@ def test_rows_are_kept_beside_the_page(tmp_path: Path) -> None:
     before = audit()
     write_report(proof("retrieval", before), tmp_path)
     told = json.loads((tmp_path / "report.json").read_text())["files"]
-    assert [f["path"] for f in told] == ["rows/planted.jsonl", "rows/planted-retrieval.jsonl"]
+    assert [f["path"] for f in told] == ["rows/planted/rows.jsonl", "rows/planted-retrieval/rows.jsonl"]
     for file in told:
         text = (tmp_path / file["path"]).read_bytes()
         assert sha256(text).hexdigest() == file["sha256"]
@@ -243,6 +244,20 @@ def test_rows_are_kept_beside_the_page(tmp_path: Path) -> None:
     values = [row["row"]["value"] for row in rows if row["probe"] == "knowledge"]
     moved = json.loads((tmp_path / "report.json").read_text())["subjects"][0]["proofs"][0]["changes"][1]
     assert np.mean(values) == pytest.approx(moved["after"]["value"])
+
+
+def test_records_in_the_folder_are_the_rows_of_the_report(tmp_path: Path) -> None:
+    made = proof("temper", audit())
+    save(made, tmp_path)
+    write_report(made, tmp_path)
+    told = json.loads((tmp_path / "report.json").read_text())["files"]
+    assert [f["path"] for f in told] == ["after/rows.jsonl", "before/rows.jsonl"]
+    assert not (tmp_path / "rows").exists()
+    save(made.before, tmp_path / "run" / "planted" / "audit")
+    save(made, tmp_path / "run" / "planted" / "temper")
+    write_report(report_with(made.before, made), tmp_path / "run")
+    told = json.loads((tmp_path / "run" / "report.json").read_text())["files"]
+    assert [f["path"] for f in told] == [f"planted/{x}/rows.jsonl" for x in ("audit", "temper/after", "temper/before")]
 
 
 def test_a_half_done_run_says_what_is_still_to_come(tmp_path: Path) -> None:
@@ -395,7 +410,7 @@ def test_a_scatter_has_the_correlation_and_slope_of_its_rows() -> None:
 def test_reliability_bins_hold_equal_mass_and_never_part_equal_confidence() -> None:
     m = measurement("calibration")
     rows = tuple({"confidence": c, "right": float(i % 2)} for i, c in enumerate([0.9] * 50 + [0.5] * 50))
-    drawn = chart(replace(m, rows=rows))
+    drawn = chart(replace(m, rows=rows, cases=m.cases[:100]))
     assert [(p["x"], p["y"], p["n"]) for p in drawn["points"]] == [(0.5, 0.5, 50), (pytest.approx(0.9), 0.5, 50)]
     spread = chart(m)["points"]
     assert sum(p["n"] for p in spread) == 300
@@ -413,10 +428,9 @@ def test_an_unknown_chart_is_refused_and_a_probe_without_rows_has_none() -> None
 def test_secondary_numbers_are_shown_before_and_after() -> None:
     before = audit()
     m = before["calibration"]
-    assert figures(m) == {"accuracy": pytest.approx(np.mean([r["right"] for r in m.rows]))}
     page = build(report_with(before, proof("temper", before)))
     moved = next(c for c in page["subjects"][0]["proofs"][0]["changes"] if c["name"] == "calibration")
-    assert moved["figures"]["accuracy"]["before"] == pytest.approx(figures(m)["accuracy"])
+    assert moved["figures"]["accuracy"]["before"] == pytest.approx(np.mean([r["right"] for r in m.rows]))
     assert moved["charts"]["before"]["kind"] == "reliability"
     assert plain(moved["figures"]["accuracy"]["after"]) in html(page)
 
@@ -441,6 +455,8 @@ def test_figures_of_changes_times_and_sizes() -> None:
     assert [places("share", 0.4, 0.6), places("share", 0.5, 0.51), places("tokens/s", 340, 420)] == [0, 1, 0]
     assert [duration(s) for s in (0.44, 61.4, 3725, None)] == ["0.4 s", "1 min 01 s", "1 h 02 min", "–"]
     assert [size(b) for b in (12, 93e6, 1.2e9)] == ["12 B", "93.0 MB", "1.2 GB"]
+    assert [plain(x) for x in (0.00042, 0.9234, 1.0, 54276.3, 0.0, -12.34)] == [
+        "0.00042", "0.923", "1.00", "54,276", "0.000", "−12.3"]  # fmt: skip
     assert [p_value(p) for p in (0.0002, 0.0123, 0.5)] == ["p < 0.001", "p = 0.012", "p = 0.50"]
 
 
@@ -456,6 +472,7 @@ def test_axes_hold_what_is_on_them() -> None:
         marks = ticks(low, high)
         assert 1 <= len(marks) <= 8
         assert all(low - 1e-9 <= m <= high + 1e-9 for m in marks)
+    assert reined([1.0, 2.0], [-50.0, 1.9, 90.0]) == [1.0, 2.0, 0.5, 1.9, 2.5]
     assert ends([3.0, 3.0], share=False)[0] < 3.0 <= ends([3.0, 3.0], share=False)[1]
 
 

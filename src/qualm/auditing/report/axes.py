@@ -25,6 +25,13 @@ def ends(numbers: Sequence[float], share: bool) -> tuple[float, float]:
     return (low_end, high_end) if low_end < high_end else (low_end - by, high_end + by)
 
 
+def reined(core: Sequence[float], wide: Sequence[float]) -> list[float]:
+    """The core, and the wide numbers as far as half the core's span beyond it, so that one does not fill the axis."""
+    low, high = min(core), max(core)
+    room = (high - low) / 2 or abs(high) / 2 or 1.0
+    return [*core, *(min(max(x, low - room), high + room) for x in wide)]
+
+
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
     """The round numbers from low to high."""
     by = step(high - low, about)

@@ -11,15 +11,19 @@ from sys import modules
 from typing import Any
 
 from qualm import __version__
-from qualm.auditing.report.axes import ends
+from qualm.auditing.report.axes import ends, reined
 from qualm.auditing.report.content import Report, Subject
 from qualm.auditing.report.examples import FEWEST, MOST, examples, turns
-from qualm.auditing.report.series import chart, figures
+from qualm.auditing.report.series import chart
 from qualm.auditing.report.words import Words
 from qualm.auditing.types import Change, Measurement, Proof, Reading
 from qualm.lm.base import Card
 
 SCHEMA = "qualm.report/1"
+CHANGED = (
+    "difference", "low", "high", "method", "p", "p_holm", "test", "detectable", "harmless",
+    "fixed", "broken", "n", "groups",
+)  # fmt: skip
 VERDICTS = ("better", "worse", "cannot tell", "not measured")
 CLIP = 700  # characters of a sample answer or a prompt on the page; the rows beside it hold them whole
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
@@ -122,7 +126,7 @@ def _subject(subject: Subject, taken: Counter[str]) -> Json:
     measured = subject.audit.measurements if subject.audit else ()
     sides = [m for proof in subject.proofs for side in (proof.before, proof.after) for m in side.measurements]
     scales = {m.name: _scale([x for x in (*measured, *sides) if x.name == m.name]) for m in (*measured, *sides)}
-    word = _unique(f"model-{subject.name}", taken)
+    word = unique(f"model-{subject.name}", taken)
     return {
         "name": subject.name,
         "id": word,
@@ -152,7 +156,7 @@ def _limit(m: Measurement, scale: tuple[float, float]) -> Json:
         "why": why,
         "chance": m.chance,
         "parts": {part: _reading(r) for part, r in m.parts.items()},
-        "figures": figures(m),
+        "figures": dict(m.figures),
         "cases": len(m.cases),
         "unread": m.unread,
         "seconds": m.seconds,
@@ -180,7 +184,7 @@ def _first_line(kind: type) -> str:
     own = kind.__doc__ or ""
     doc = (getattr(modules[kind.__module__], "__doc__", "") or "") if own.startswith(f"{kind.__name__}(") else own
     paragraph = " ".join(doc.strip().split("\n\n")[0].split())
-    return paragraph.partition(". ")[0].rstrip(".")
+    return paragraph.partition(". ")[0].rstrip(".").replace("`", "")
 
 
 def _reading(reading: Reading | None) -> Json | None:
@@ -190,11 +194,13 @@ def _reading(reading: Reading | None) -> Json | None:
 
 
 def _scale(measurements: list[Measurement]) -> tuple[float, float]:
-    """The axis all readings of one probe share: 0..1 for a share, round ends around the intervals for other units."""
-    readings = [r for m in measurements for r in (m.reading, *m.parts.values()) if r is not None]
-    numbers = [x for r in readings for x in (r.value, r.low, r.high)]
-    numbers = [float(x) for x in (*numbers, *(m.chance for m in measurements)) if x is not None and isfinite(x)]
-    return ends(numbers, measurements[0].probe.unit == "share")
+    """The axis all readings of one probe share: 0..1 for a share, round ends around the readings for other units."""
+    readings = [m.reading for m in measurements if m.reading and isfinite(m.reading.value)]
+    parts = [r for m in measurements for r in m.parts.values() if isfinite(r.value)]
+    core = [x for r in readings for x in (r.value, r.low, r.high)] + [r.value for r in parts]
+    core = [float(x) for x in (*core, *(m.chance for m in measurements)) if x is not None and isfinite(x)]
+    wide = [x for r in parts for x in (r.low, r.high) if isfinite(x)]
+    return ends(reined(core, wide) if core else [], measurements[0].probe.unit == "share")
 
 
 def _labels(proofs: tuple[Proof, ...]) -> list[str]:
@@ -216,7 +222,7 @@ def _proof(proof: Proof, label: str, scales: Mapping[str, tuple[float, float]], 
     mend = dict(proof.mend) if proof.mend else None
     name = mend["name"] if mend else proof.after.subject
     claims = set(mend.get("mends", ())) if mend else set()
-    word = _unique(f"mend-{proof.before.subject}-{name}", taken)
+    word = unique(f"mend-{proof.before.subject}-{name}", taken)
     changes = [{"id": f"{word}-{i}", **_change(c, proof, scales, claims)} for i, c in enumerate(proof.changes)]
     verdicts = Counter(change["verdict"] for change in changes)
     return {
@@ -241,17 +247,14 @@ def _change(change: Change, proof: Proof, scales: Mapping[str, tuple[float, floa
     charts = (chart(before), chart(after)) if claimed else (None, None)
     return {
         **_meaning(before, scales[change.name]),
-        **{k: numbers[k] for k in ("difference", "low", "high", "p", "p_holm", "detectable", "harmless")},
+        **{k: numbers[k] for k in CHANGED},
         "verdict": "not measured" if missing else change.verdict,
         "claimed": claimed,
         "before": _reading(change.before),
         "after": _reading(change.after),
-        "fixed": change.fixed,
-        "broken": change.broken,
-        "n": change.n,
         "why": change.why or ("there is no difference that is a finite number" if missing else ""),
         "parts": {part: {"before": _reading(b), "after": _reading(a)} for part, (b, a) in change.parts.items()},
-        "figures": _both(figures(before), figures(after)),
+        "figures": _both(before.figures, after.figures),
         "examples": examples(before, after, MOST if claimed or change.verdict != "cannot tell" else FEWEST),
         "charts": {"before": charts[0], "after": charts[1]} if all(charts) else None,
     }
@@ -265,11 +268,11 @@ def _both(before: Mapping[str, float], after: Mapping[str, float]) -> Json:
     return {name: {"before": before.get(name), "after": after.get(name)} for name in {**before, **after}}
 
 
-def _unique(name: str, taken: Counter[str]) -> str:
+def unique(name: str, taken: Counter[str]) -> str:
     """A word fit for an id and a file name, given out once."""
     word = slug(name)
     taken[word] += 1
-    return word if taken[word] == 1 else _unique(f"{word}-{taken[word]}", taken)
+    return word if taken[word] == 1 else unique(f"{word}-{taken[word]}", taken)
 
 
 def plain_json(value: Any) -> Any:

@@ -9,6 +9,7 @@ from qualm.auditing.report.markup import Child, Html, h
 from qualm.auditing.report.words import Words
 
 Json = dict[str, Any]
+LONG = 50  # characters of an answer that does not fit beside the other
 
 
 def cases(proof: Json, say: Words) -> Html:
@@ -95,8 +96,16 @@ def _example(example: Json, kind: str, change: Json, say: Words) -> Html:
         h("p", {"class": "target"}, say("expected"), " ", h("q", {"dir": "auto"}, example["target"]))
         if example["target"]
         else None,
-        h("div", {"class": "pair"}, [_side(side, example[side], change, say) for side in ("before", "after")]),
+        h(
+            "div",
+            {"class": "pair long" if _is_long(example) else "pair"},
+            [_side(side, example[side], change, say) for side in ("before", "after")],
+        ),
     )
+
+
+def _is_long(example: Json) -> bool:
+    return any(len(example[side]["answer"] or "") > LONG for side in ("before", "after"))
 
 
 def _side(side: str, said: Json, change: Json, say: Words) -> Html:

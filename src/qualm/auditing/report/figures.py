@@ -1,6 +1,6 @@
 """Numbers as people read them. Used by the page and by the Markdown alike, so that the two agree."""
 
-from math import ceil, log10
+from math import ceil, floor, log10
 
 MINUS = "−"
 NONE = "–"
@@ -61,11 +61,13 @@ def differences(low: float | None, high: float | None, unit: str, digits: int, t
 
 
 def plain(value: float | None) -> str:
-    """Three figures of a number without a unit."""
+    """Three figures of a number without a unit; two of a small one."""
     if value is None:
         return NONE
-    digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2 if abs(value) >= 0.9995 else 3
-    return _signed(value, digits)
+    amount = abs(value)
+    if 0 < amount < 0.0995:
+        return _signed(value, min(9, 1 - floor(log10(amount))))
+    return _signed(value, 0 if amount >= 99.95 else 1 if amount >= 9.995 else 2 if amount >= 0.9995 else 3)
 
 
 def p_value(p: float | None) -> str:

@@ -37,7 +37,7 @@ def html(page: Json) -> str:
 
 
 def _packed(name: str) -> Html:
-    return Html((resources.files(__package__) / name).read_text(encoding="utf-8"))
+    return Html((resources.files(str(__package__)) / name).read_text(encoding="utf-8"))
 
 
 def _policy(style: str, script: str) -> str:
@@ -135,7 +135,8 @@ def _parts_of(subject: Json) -> list[tuple[str, str]]:
     """The sections a model has, by id and title."""
     parts = [("limits", "Limits")]
     if subject["proofs"]:
-        parts += [("effects", "Side effects"), ("mends", "Before and after"), ("cases", "Cases")]
+        parts += [("effects", "Side effects")] if len(subject["proofs"]) > 1 else []
+        parts += [("mends", "Before and after"), ("cases", "Cases")]
     return [*parts, ("answers", "Answers")] if subject["answers"] else parts
 
 
@@ -144,8 +145,10 @@ def _subject(subject: Json, page: Json, several: bool, say: Words) -> Html:
     inside = [_sub(f"{name}-limits", say("Its limits"), limits.limits_card(subject, say))]
     proofs = subject["proofs"]
     if proofs:
+        title = say("What each mend did to each limit")
+        if len(proofs) > 1:
+            inside.append(_sub(f"{name}-effects", title, mended.matrix(subject, say)))
         inside += [
-            _sub(f"{name}-effects", say("What each mend did to each limit"), mended.matrix(subject, say)),
             _sub(f"{name}-mends", say("Before and after"), *(mended.proof_card(proof, say) for proof in proofs)),
             _sub(f"{name}-cases", say("Cases fixed and broken"), *(cases(proof, say) for proof in proofs)),
         ]

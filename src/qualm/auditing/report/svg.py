@@ -4,7 +4,7 @@ from collections.abc import Callable
 from math import log2
 from typing import Any
 
-from qualm.auditing.report.axes import ends, ticks
+from qualm.auditing.report.axes import ends, reined, ticks
 from qualm.auditing.report.figures import figure
 from qualm.auditing.report.markup import Html, h
 
@@ -136,6 +136,8 @@ def plot(series: list[Json], label: str) -> Html:
     """A dose, scatter or reliability chart; of two series the first is before, the second after."""
     first, points = series[0], [point for one in series for point in one["points"]]
     xs, ys = [p["x"] for p in points], [p["y"] for p in points]
+    if first["kind"] != "scatter":
+        ys = reined(ys, [p[k] for p in points for k in ("low", "high") if p[k] is not None])
     if first["kind"] == "reliability":
         x_axis, y_axis = _axis([0, 1], True), _axis([0, 1], True)
     else:
@@ -186,7 +188,7 @@ def _x(fraction: float) -> float:
 
 
 def _y(fraction: float) -> float:
-    return round(TALL - BOTTOM - fraction * (TALL - TOP - BOTTOM), 1)
+    return round(TALL - BOTTOM - min(1.0, max(0.0, fraction)) * (TALL - TOP - BOTTOM), 1)
 
 
 def _segment(kind: str, start: tuple[float, float], end: tuple[float, float]) -> Html:
@@ -213,4 +215,9 @@ def _marks(one: Json, kind: str, across: Callable[[float], float], up: Callable[
     joined = "M" + "L".join(f"{x} {y}" for x, y in spots)
     path = None if one["kind"] == "scatter" else h("path", {"class": f"curve {kind}", "d": joined})
     dots = [h("circle", {"class": f"spot {kind}", "cx": x, "cy": y, "r": 4}) for x, y in spots]
-    return h("g", {}, path, dots)
+    spans = [
+        _segment(f"span {kind}", (across(p["x"]), up(p["low"])), (across(p["x"]), up(p["high"])))
+        for p in one["points"]
+        if one["kind"] != "scatter" and p["low"] is not None
+    ]
+    return h("g", {}, spans, path, dots)

@@ -97,7 +97,7 @@ def beside(change: Json, say: Words) -> str:
 
 
 def _amount(value: float, change: Json, say: Words) -> str:
-    digits = max(_digits(change), 1) if change["unit"] == "share" else _digits(change)
+    digits = int(value < 0.1) if change["unit"] == "share" else _digits(change)
     text = difference(value, change["unit"], digits).lstrip("+")
     return f"{text} {change_unit(change['unit'], say)}".rstrip()
 
@@ -157,5 +157,8 @@ def side_effects(proof: Json, say: Words) -> str:
         if names:
             shown.append(say(f"{word}: {{names}}", names=say(", ").join(names)))
     if not shown:
-        return say("No side effect was seen on {n} other limits.", n=len(others))
-    return say("Side effects: {what}.", what=say("; ").join(shown))
+        said = say("No side effect was seen on {n} other limits.", n=len(others))
+    else:
+        said = say("Side effects: {what}.", what=say("; ").join(shown))
+    safe = sum(change["harmless"] is True for change in others)
+    return f"{said} {say('Harm beyond the margin is ruled out on {n} of {all}.', n=safe, all=len(others))}"

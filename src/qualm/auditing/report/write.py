@@ -1,57 +1,65 @@
 """Writes a report into a folder, every file whole or not at all."""
 
-import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from qualm.auditing.report.build import build, plain_json, slug
+from qualm.auditing.record import ROWS, SIDES, save
+from qualm.auditing.report.build import build, unique
 from qualm.auditing.report.content import Report, report_of
 from qualm.auditing.report.html import html
 from qualm.auditing.report.markdown import markdown
 from qualm.auditing.types import Audit, Proof
-from qualm.files import hash_file, write_json, write_text, writing
+from qualm.files import hash_file, write_json, write_text
+
+OWN = "rows"  # the folder for rows that no record in the report's folder holds yet
 
 
 def write_report(report: Report | Audit | Proof, folder: Path | str, language: str = "en") -> Path:
-    """Write report.html, report.md, report.json and rows/*.jsonl into `folder`; returns the page.
+    """Write report.html, report.md and report.json into `folder`; returns the page.
 
-    The rows are written first and the page last, so a page never names a file that is not there.
+    The rows it rests on are those of the records that stand in the folder (as `record.save` wrote them); where there
+    are none they are saved under rows/. They come first and the page last, so a page never names a missing file.
     """
     folder = Path(folder)
+    found = _records(report, folder)
     report = report_of(report)
-    files = [_write_rows(folder, name, audit) for name, audit in _audits(report)]
-    page = build(report, files, language)
+    rows = found or list(_save(report, folder))
+    page = build(report, [_file(path, folder) for path in rows], language)
     write_json(folder / "report.json", page)
     write_text(folder / "report.md", markdown(page))
     write_text(folder / "report.html", html(page))
     return folder / "report.html"
 
 
-def _audits(report: Report) -> Iterator[tuple[str, Audit]]:
-    """Every audit of the report that has rows, once, under a name fit for a file."""
-    taken: set[str] = set()
+def _records(report: Report | Audit | Proof, folder: Path) -> list[Path]:
+    """The rows of the records that were saved where this report goes."""
+    if isinstance(report, Audit):
+        patterns = [ROWS]
+    elif isinstance(report, Proof):
+        patterns = [f"{side}/{ROWS}" for side in SIDES]
+    else:
+        patterns = [f"*/*/{ROWS}", *(f"*/*/{side}/{ROWS}" for side in SIDES)]
+    found = {path for pattern in patterns for path in folder.glob(pattern)}
+    return sorted(path for path in found if path.relative_to(folder).parts[0] != OWN)
+
+
+def _save(report: Report, folder: Path) -> Iterator[Path]:
+    """Every audit of the report that has rows, once."""
+    taken: Counter[str] = Counter()
+    known: list[Audit] = []
     for subject in report.subjects:
-        audits = [subject.audit, *(side for proof in subject.proofs for side in (proof.before, proof.after))]
-        known: list[Audit] = []
-        for audit in audits:
+        for audit in (subject.audit, *(side for proof in subject.proofs for side in (proof.before, proof.after))):
             if audit is None or any(audit is one for one in known) or not any(m.rows for m in audit.measurements):
                 continue
             known.append(audit)
-            name = slug(audit.subject)
-            while name in taken:
-                name += "-again"
-            taken.add(name)
-            yield name, audit
+            name = unique(audit.subject, taken)
+            save(audit, folder / OWN / name)
+            yield folder / OWN / name / ROWS
 
 
-def _write_rows(folder: Path, name: str, audit: Audit) -> dict[str, Any]:
-    path, lines = folder / "rows" / f"{name}.jsonl", 0
-    with writing(path) as file:
-        for m in audit.measurements:
-            for case, row in zip(m.cases, m.rows, strict=True):
-                line = {"probe": m.name, "id": case.id, "group": case.group, "part": case.part, "split": case.split}
-                line |= {"prompt": case.prompt, "target": case.target, "choices": case.choices, "row": row}
-                file.write(json.dumps(plain_json(line), ensure_ascii=False) + "\n")
-                lines += 1
-    return {"path": f"rows/{path.name}", "lines": lines, "sha256": hash_file(path)}
+def _file(path: Path, folder: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        lines = sum(1 for _ in file)
+    return {"path": path.relative_to(folder).as_posix(), "lines": lines, "sha256": hash_file(path)}
