@@ -193,6 +193,9 @@ def test_only_the_command_line_prints_and_reads_the_environment(module):
         assert dotted(node) not in ("print", "sys.stdout", "sys.stderr"), f"{at(module, node)} prints"
         reads = re.fullmatch(r"os\.(environb?|getenvb?)|expandvars", dotted(node))
         assert not reads, f"{at(module, node)} reads the environment"
+    for node in nodes(module, ast.ImportFrom):
+        taken = {alias.name for alias in node.names} if node.module == "os" else set()
+        assert not taken & {"environ", "environb", "getenv", "getenvb"}, f"{at(module, node)} reads the environment"
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -15,6 +15,8 @@ from qualm.cli.app import CONFIGURABLE, build, main
 from qualm.cli.bars import Bar
 from qualm.cli.common import Common, is_lively
 from qualm.cli.settings import entries, layers
+from qualm.cli.stop import Interrupted, Stop
+from qualm.errors import Stopped
 
 TRAIN = ["--size", "100k", "--vocab", "300", "--length", "32", "--batch", "4", "--threads", "1"]
 
@@ -224,6 +226,25 @@ def test_ctrl_c_saves_and_sigterm_saves_and_the_run_goes_on(long_training, tmp_p
     assert process.returncode == 75
     assert f"goes on from step {first} of" in told
     assert steps_kept(tmp_path)[-1] > first
+
+
+def test_a_second_ctrl_c_stops_at_once(capsys):
+    with pytest.raises(KeyboardInterrupt), Stop() as stop:
+        assert not stop()
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+        signal.raise_signal(signal.SIGINT)
+    assert "once more to stop now" in capsys.readouterr().err
+
+
+def test_only_what_was_asked_for_is_told_as_stopped():
+    with pytest.raises(Stopped) as told, Stop():
+        raise Stopped("out of time")
+    assert type(told.value) is Stopped
+    with pytest.raises(Interrupted) as told, Stop():
+        signal.raise_signal(signal.SIGINT)
+        raise Stopped("saved", where="m", then="run it again")
+    assert (told.value.exit_code, str(told.value)) == (130, "m: saved; run it again")
 
 
 def test_sigterm_where_nothing_is_saved(tmp_path):
