@@ -105,9 +105,12 @@ class Checkpoints:
 
     def prune(self, keep: set[int]) -> None:
         """Remove all checkpoints but the last two and those in `keep`."""
-        for step in self.steps()[2:]:
-            if step not in keep:
-                self._remove(step)
+        try:
+            for step in self.steps()[2:]:
+                if step not in keep:
+                    self._remove(step)
+        except OSError as error:
+            raise self._failed(error, "remove an old checkpoint") from error
 
     def _remove(self, step: int) -> None:
         path = self.path(step)
@@ -116,11 +119,9 @@ class Checkpoints:
         path.rename(gone)
         shutil.rmtree(gone)
 
-    def _failed(self, error: Exception) -> QualmError:
+    def _failed(self, error: Exception, act: str = "save a checkpoint") -> QualmError:
         reason = getattr(error, "strerror", None) or str(error)
-        return QualmError(
-            f"cannot save a checkpoint: {reason}", where=str(self.folder), then="free some space, then run again"
-        )
+        return QualmError(f"cannot {act}: {reason}", where=str(self.folder), then="free some space, then run again")
 
 
 def seal(folder: Path) -> None:

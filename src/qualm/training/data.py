@@ -51,7 +51,7 @@ class TensorRows:
 
     def __init__(self, rows: Tensor):
         self.rows = rows
-        self.identity = {"rows": hash_json([list(rows.shape), str(rows.dtype), rows.tolist()])}
+        self.identity = {"content": hash_json([list(rows.shape), str(rows.dtype), rows.tolist()])}
 
     def __len__(self) -> int:
         return len(self.rows)
