@@ -267,7 +267,7 @@ def test_every_weight_gets_a_gradient(family):
         ({"logit_scale": 0.1}, "logit_scale"),
         ({"embedding_multiplier": 12.0}, "embedding_multiplier"),
         ({"rms_norm_epsilon": 1e-5}, "did you mean 'rms_norm_eps'"),
-        ({"auto_map": {"AutoModel": "modeling.Evil"}}, "auto_map"),
+        ({"auto_map": {"AutoModel": "modeling.Evil"}}, "auto_map.*code"),
         ({"is_encoder_decoder": True}, "is_encoder_decoder"),
     ],
 )

@@ -262,6 +262,7 @@ def entry(name: str, shape: tuple[int, ...], kind: int, offset: int) -> bytes:
         ((0, 1), struct.pack("<Q", 2**63), ["cut off"]),
         ((0, 1), key("k", 8, struct.pack("<Q", 2**40)), ["cut off"]),
         ((0, 1), key("k", 9, struct.pack("<IQ", 4, 2**60)), ["damaged"]),
+        ((0, 1), key("k", 9, struct.pack("<IQ", 4, 2**20)), ["cut off"]),
         ((0, 1), key("k", 9, struct.pack("<IQ", 8, 2**23)), ["cut off"]),
         ((0, 1), key("k", 9, struct.pack("<IQ", 9, 1)) * 3, ["a list of kind 9"]),
         ((0, 1), key("k", 77, b""), ["kind 77"]),
