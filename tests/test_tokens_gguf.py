@@ -1,17 +1,19 @@
 """The tokenizer rebuilt from a GGUF file's metadata equals the one the file was made from."""
 
+import functools
 import itertools
 import json
+import random
 
 import pytest
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from qualm.errors import InputError
 from qualm.tokens.gguf import from_metadata
-from tiny import TEMPLATES, TEXTS, tiny_tokens
+from tiny import CONTROL, TEMPLATES, TEXTS, tiny_tokens
 
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]))
 VARIED = [
@@ -30,13 +32,31 @@ VARIED = [
 
 def parts() -> tuple[list[str], list[str]]:
     """Vocabulary by id and merges of the tiny tokenizer."""
-    model = json.loads(tiny_tokens().tokenizer.to_str())["model"]
+    return vocabulary_of(tiny_tokens().tokenizer)
+
+
+@functools.cache
+def glued() -> tuple[list[str], list[str]]:
+    """A vocabulary that was learnt without cutting words, so that every cut shows; one token is beyond its merges."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=list(CONTROL), initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([text for text in VARIED for _ in range(3)], trainer)
+    tokens, merges = vocabulary_of(tokenizer)
+    return [*tokens, "unmergeable"], merges
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
+    model = json.loads(tokenizer.to_str())["model"]
     return sorted(model["vocab"], key=model["vocab"].get), [" ".join(pair) for pair in model["merges"]]
 
 
-def metadata(pre: str, **more):
-    tokens, merges = parts()
-    kinds = [3 if t in tiny_tokens().special else 1 for t in tokens]
+def metadata(pre: str, of=None, **more):
+    tokens, merges = of or parts()
+    kinds = [3 if t in CONTROL else 1 for t in tokens]
     keys = {"model": "gpt2", "pre": pre, "tokens": tokens, "token_type": kinds, "merges": merges}
     keys |= {"bos_token_id": 0, "eos_token_id": 3, "padding_token_id": 1, **more}
     return {f"tokenizer.ggml.{k}": v for k, v in keys.items()} | {"tokenizer.chat_template": TEMPLATES["chatml"]}
@@ -50,20 +70,28 @@ def test_the_rule_named_smollm_is_the_one_we_train_with(text):
     assert from_smollm.decode(from_smollm.encode(text)) == text
 
 
+@pytest.mark.parametrize("text", VARIED)
+def test_digits_are_cut_before_words(text):
+    assert from_smollm.encode(text) == tiny_tokens().encode(text)
+    glued_smollm = from_metadata(metadata("smollm", glued()), "tiny.gguf")
+    numbers = [glued_smollm.decode([i]) for i in glued_smollm.encode(text) if any(c in "0123456789" for c in text)]
+    assert all(len(piece) == 1 for piece in numbers if any(c in "0123456789" for c in piece))
+
+
 from_smollm = from_metadata(metadata("smollm"), "tiny.gguf")
 
 
-@pytest.mark.parametrize("text", VARIED)
+@pytest.mark.parametrize("text", [*VARIED, "unmergeable"])
 @pytest.mark.parametrize("pre", ["gpt-2", "qwen2", "llama-bpe"])
 def test_other_rules_are_those_of_transformers(pre, text):
-    tokens, merges = parts()
+    tokens, merges = glued()
     vocabulary, pairs = {t: i for i, t in enumerate(tokens)}, [tuple(m.split(" ")) for m in merges]
     if pre == "llama-bpe":
         theirs = llama3(vocabulary, pairs)
     else:
         kind = transformers.Qwen2Tokenizer if pre == "qwen2" else transformers.GPT2Tokenizer
         theirs = kind(vocab=vocabulary, merges=pairs).backend_tokenizer
-    ours = from_metadata(metadata(pre), "tiny.gguf")
+    ours = from_metadata(metadata(pre, glued()), "tiny.gguf")
     assert ours.encode(text) == theirs.encode(text, add_special_tokens=False).ids
 
 
@@ -146,7 +174,9 @@ def pieces() -> dict[str, float]:
     letters = sorted({c for text in TEXTS for c in text if ord(c) < 0x250} - set(" \n\t\r") | {"▁"})
     scored = {"<unk>": 0.0, "<s>": 0.0, "</s>": 0.0} | {f"<0x{b:02X}>": 0.0 for b in range(256)}
     scored |= {p: -1.0 - i for i, p in enumerate(joined)} | dict.fromkeys(letters, -1000000000.0)
-    return scored
+    shuffled = list(scored.items())[259:]
+    random.Random(0).shuffle(shuffled)
+    return dict([*list(scored.items())[:259], *shuffled])
 
 
 def sentencepiece_metadata(**more):
