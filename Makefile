@@ -1,9 +1,8 @@
 # One command each: `make demo`, `make test`, `make lint`. All of them set up .venv first, once.
-# On Linux the registry's torch is the CUDA build; for the smaller CPU build give pip its index:
-#   make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# On Linux plain torch is the CUDA build; for the smaller CPU build tell pip where to find it (see PyTorch's
+# "Get started" page) before the first `make`.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-TORCH_INDEX ?=
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 READY := .venv/.ready
 
@@ -21,13 +20,13 @@ help:
 
 setup: $(READY)
 
-# torch first and from its own index, if one is named; then the rest, at the tested versions.
+# torch first, at the tested version, so that nothing else asks for another; then the rest.
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "make: no python3 found; install Python 3.11 or newer" >&2; exit 1; }
 	@test -x .venv/bin/python || "$(PYTHON)" -m venv .venv
 	@.venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "make: .venv has $$(.venv/bin/python -V), 3.11 or newer is needed; run: rm -rf .venv && make setup PYTHON=python3.11" >&2; exit 1; }
-	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
+	$(PIP) install "$$(grep '^torch==' constraints.txt)"
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
 
