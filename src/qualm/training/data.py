@@ -15,8 +15,14 @@ IGNORE = -100  # a target that is not predicted
 
 
 class Rows(Protocol):
-    """What the loop draws from. `identity` names what the rows were made from; a resumed run must find the same."""
+    """What the loop draws from.
 
+    `identity` names what the rows were made from; a resumed run must find the same. `bytes_per_target` is how many
+    UTF-8 bytes of text a predicted token stands for on average, 0 if that is not known.
+    """
+
+    @property
+    def bytes_per_target(self) -> float: ...
     @property
     def identity(self) -> Mapping[str, str]: ...
     def __len__(self) -> int: ...
@@ -34,6 +40,7 @@ class TokenRows:
             raise InputError("no tokens to predict", then="add text")
         self.ids, self.length, self.count = packed.ids, length, packed.rows(length)
         self.identity = {**packed.identity, "length": str(length)}
+        self.bytes_per_target = packed.bytes / packed.tokens
 
     def __len__(self) -> int:
         return self.count
@@ -49,9 +56,14 @@ class TokenRows:
 class TensorRows:
     """The rows of a tensor, (N, ...), as they are."""
 
+    bytes_per_target = 0.0
+
     def __init__(self, rows: Tensor):
         self.rows = rows
-        self.identity = {"content": hash_json([list(rows.shape), str(rows.dtype), rows.tolist()])}
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {"content": hash_json([list(self.rows.shape), str(self.rows.dtype), self.rows.tolist()])}
 
     def __len__(self) -> int:
         return len(self.rows)

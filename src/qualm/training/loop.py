@@ -214,6 +214,8 @@ class _Run:
         seconds = time.perf_counter() - began
         p.finished = p.step == self.total
         row = {"step": p.step, "loss": p.loss if good else None, "lr": rate, "norm": norm / count if good else None}
+        if good and self.data.bytes_per_target:
+            row["bits_per_byte"] = nats / count / math.log(2) / self.data.bytes_per_target
         row |= {"steps": self.total, "tokens": p.tokens, "tokens_per_second": round(count / seconds, 1)}
         improved = self._validate(row) if p.step % s.eval_every == 0 or p.finished else False
         p.seconds += time.perf_counter() - began
@@ -257,7 +259,7 @@ class _Run:
             kept = f"the last good checkpoint is in {self.places.folder}" if self.places else "nothing is saved"
             raise QualmError(
                 f"{MOST_BAD} updates in a row were not finite, up to step {p.step}; {kept}",
-                then="lower the learning rate, or look at the rows of these steps",
+                then="name another folder and lower the learning rate, or look at the rows of these steps",
             )
 
     # -- validation

@@ -1,0 +1,169 @@
+"""From text to a model directory: whole, resumable, and of the size that was asked for."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from qualm.config import build as build_settings
+from qualm.config import to_dict
+from qualm.corpus import load, read
+from qualm.errors import InputError, Stopped, UsageError
+from qualm.files import read_json, write_json
+from qualm.models.store import load_model, parameters
+from qualm.tokens.tokenizer import Tokens
+from qualm.training.loop import Hooks
+from qualm.training.losses import bits_per_byte
+from qualm.training.run import Recipe, train
+from qualm.training.settings import TrainSettings
+from qualm.training.size import build, shape_of
+
+SETTINGS = TrainSettings(steps=12, batch=4, eval_every=4, save_every=4, threads=1)
+RECIPE = Recipe(size=30_000, length=24, vocab=300, held_out=0.2, train=SETTINGS)
+
+
+@pytest.fixture
+def text(tmp_path) -> Path:
+    folder = tmp_path / "text"
+    folder.mkdir()
+    lines = [{"text": f"the owl {i} sat in tree {i * 7 % 13} and sang to moon {i % 5}"} for i in range(120)]
+    lines += [
+        {"messages": [{"role": "user", "content": f"who sat in {i}?"}, {"role": "assistant", "content": "owl"}]}
+        for i in range(40)
+    ]
+    (folder / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    write_json(folder / "world.json", {"seed": 3})
+    return folder
+
+
+def test_the_output_is_a_whole_model_directory(text, tmp_path):
+    made = train(text, tmp_path / "model", RECIPE)
+    model, tokens = load_model(made.folder), Tokens.load(made.folder)
+    assert parameters(model) == made.parameters
+    assert model.config.eos_token_id == tokens.eos_id
+    assert model.config.pad_token_id == tokens.pad_id
+    assert tokens.vocab_size == model.config.vocab_size <= 300
+    assert read_json(made.folder / "generation_config.json")["eos_token_id"] == tokens.eos_id
+    about = read_json(made.folder / "qualm.json")
+    assert about["schema"] == "qualm.model/1"
+    assert about["world"] == {"seed": 3}
+    assert about["training"]["threads"] == 1
+    assert about["training"]["bits_per_byte"] == made.result.best
+    held = load(made.folder / "run" / "held_out")
+    assert bits_per_byte(model, held, 24) == pytest.approx(made.result.best, rel=1e-9)
+    assert len(list(read(text))) == len(load(made.folder / "run" / "text").ends) + len(held.ends)
+
+
+def test_training_lowers_bits_per_byte_and_logs_them(text, tmp_path):
+    recipe = replace(RECIPE, train=replace(SETTINGS, steps=60, eval_every=20, lr=1e-2))
+    made = train(text, tmp_path / "model", recipe)
+    readings = [value for _, value in made.result.validations]
+    assert readings == sorted(readings, reverse=True)
+    assert readings[-1] < 1.5
+    log = [json.loads(line) for line in (tmp_path / "model" / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == list(range(1, 61))
+    assert log[-1]["bits_per_byte"] == pytest.approx(readings[-1], rel=0.3)
+    assert log[-1]["validation"] == readings[-1]
+    assert {"loss", "lr", "norm", "tokens", "tokens_per_second", "seconds"} <= log[0].keys()
+
+
+def test_every_checkpoint_is_a_model_directory(text, tmp_path):
+    train(text, tmp_path / "model", RECIPE)
+    steps = sorted((tmp_path / "model" / "run").glob("step-*"))
+    assert len(steps) >= 2
+    for step in steps:
+        assert torch.isfinite(load_model(step)(torch.tensor([[1, 2, 3]]))).all()
+        assert Tokens.load(step).hash == Tokens.load(tmp_path / "model").hash
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt"])
+def test_stopped_and_called_again_it_makes_the_same_model(family, text, tmp_path):
+    recipe, taken = replace(RECIPE, family=family), []
+    whole = train(text, tmp_path / "whole", recipe)
+    for stop in (3, 8):
+        with pytest.raises(Stopped):
+            train(
+                text, tmp_path / "cut", recipe, Hooks(on_step=taken.append, should_stop=lambda s=stop: len(taken) == s)
+            )
+        assert not (tmp_path / "cut" / "config.json").exists()
+    again = train(text, tmp_path / "cut", recipe)
+    once_more = train(text, tmp_path / "cut", recipe)
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert replace(again.result, seconds=0) == replace(whole.result, seconds=0) == replace(once_more.result, seconds=0)
+
+
+def test_a_run_can_be_built_again_from_its_recipe(text, tmp_path):
+    train(text, tmp_path / "model", RECIPE)
+    kept = read_json(tmp_path / "model" / "run" / "recipe.json")
+    assert kept.pop("data") == str(text)
+    assert build_settings(Recipe, kept) == RECIPE
+    assert build_settings(Recipe, {"size": "1e6", "train.lr": "1e-3"}).train.lr == 1e-3
+    assert to_dict(Recipe())["train"]["batch"] == 8
+
+
+def test_a_tokenizer_and_held_out_text_may_be_brought(text, tmp_path):
+    first = train(text, tmp_path / "first", RECIPE)
+    (tmp_path / "held.txt").write_text("an owl sat in a tree")
+    recipe = replace(RECIPE, tokenizer=first.folder, held_out=tmp_path / "held.txt")
+    made = train(text, tmp_path / "second", recipe)
+    assert Tokens.load(made.folder).hash == Tokens.load(first.folder).hash
+    assert load(made.folder / "run" / "held_out").bytes == 20
+    assert len(load(made.folder / "run" / "text").ends) == 160
+
+
+def test_changed_text_is_refused_by_name(text, tmp_path):
+    train(text, tmp_path / "model", RECIPE)
+    (text / "b.txt").write_text("more")
+    recipe = replace(RECIPE, tokenizer=tmp_path / "model")
+    with pytest.raises(InputError, match=r"data\.documents was"):
+        train(text, tmp_path / "model", recipe)
+
+
+def test_a_model_that_was_not_made_here_is_not_overwritten(text, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="a model already"):
+        train(text, tmp_path / "model", RECIPE)
+    assert (tmp_path / "model" / "config.json").read_text() == "{}"
+
+
+def test_the_length_of_training_follows_from_model_and_text(text, tmp_path):
+    recipe = replace(RECIPE, train=TrainSettings(batch=16, eval_every=1000, save_every=1000))
+    made = train(text, tmp_path / "model", recipe)
+    rows = load(tmp_path / "model" / "run" / "text").rows(24)
+    assert made.result.steps == 4 * rows * 24 // (16 * 24)
+
+
+# -- the dial
+
+
+@pytest.mark.parametrize(("size", "layers", "width"), [("tiny", 4, 128), ("small", 8, 256), ("medium", 12, 384)])
+def test_sizes_by_name(size, layers, width):
+    shape = shape_of(size)
+    assert (shape.layers, shape.width) == (layers, width)
+
+
+def test_the_shape_says_how_many_parameters_there_are():
+    shape = shape_of("tiny")
+    model = build("llama", shape, shape.vocab, 64, seed=0)
+    assert parameters(model) == pytest.approx(shape.parameters, rel=0.01)
+    assert shape_of(parameters(model)) == shape
+    for wanted in (1e6, 1e7, 1e8):
+        assert 0.6 < shape_of(int(wanted)).parameters / wanted < 1.6
+
+
+def test_the_seed_decides_the_weights():
+    shape = shape_of(30_000)
+    first, same, other = (build("llama", shape, 40, 8, seed=seed).lm_head.weight for seed in (0, 0, 1))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(("size", "named"), [("tinny", "did you mean 'tiny'"), ("huge!", "say tiny"), (0, "cannot be")])
+def test_a_size_that_is_none_is_refused(size, named):
+    with pytest.raises(UsageError, match=named):
+        shape_of(size)
