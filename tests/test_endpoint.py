@@ -266,15 +266,18 @@ def test_a_server_without_completions_cannot_continue_text_but_chats(toy):
             c.__class__(**{**c.__dict__, "notes": {}}) for c in toy.generate([ask("Where?")], Sampling(3))
         ]
         assert endpoint.can == {"generate"}
-        with pytest.raises(Unsupported, match="no such path"):
-            endpoint.generate(["a"])
+        for ask_it in (lambda: endpoint.generate(["a"]), lambda: list(endpoint.stream("a"))):
+            with pytest.raises(Unsupported, match="no such path"):
+                ask_it()
 
 
 def test_a_server_that_gives_no_log_probabilities_or_knows_newer_names_still_answers(toy):
     with served(toy, logprobs=False, newer=True) as service:
         found = Endpoint(service.url).generate(["the", "a", ask("Where?")], Sampling(4))
+        streamed = "".join(Endpoint(service.url).stream("the", Sampling(4)))
     assert [c.text for c in found] == [c.text for c in toy.generate(["the", "a", ask("Where?")], Sampling(4))]
     assert all(c.logprobs == () for c in found)
+    assert streamed == found[0].text
 
 
 def test_requests_are_in_flight_together_but_never_more_than_asked_for(toy):

@@ -120,12 +120,13 @@ class Endpoint(LM):
 
     def stream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Iterator[str]:
         body = {**self._body(prompt, sampling), "stream": True}
-        body.pop("logprobs", None)
-        pieces = (_piece(event) for event in self._asking(lambda: self._wire.events(_path(prompt), body)))
-        yield from _until(pieces, sampling.stop)
+        del body["logprobs"]
+        events = self._asking(lambda sent: self._wire.events(_path(prompt), sent), body)
+        yield from _until(map(_piece, events), sampling.stop)
 
     def _each(self, ask: Callable[[T], Answer], things: Sequence[T]) -> list[Answer]:
         """In order, `workers` at a time; on the first error what has not begun is not asked."""
+        assert self.name  # asked of the server before the threads need it
         with ThreadPoolExecutor(self.workers) as pool:
             try:
                 return list(pool.map(ask, things))
@@ -134,7 +135,8 @@ class Endpoint(LM):
 
     def _complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
         try:
-            answer = self._asking(lambda: self._post(_path(prompt), self._body(prompt, sampling)))
+            body = self._body(prompt, sampling)
+            answer = self._asking(lambda sent: self._wire.post(_path(prompt), sent), body)
         except Lost as lost:
             return Completion("", finish="unread", notes={"why": str(lost)})
         choice, usage = _choice(answer), answer.get("usage") or {}
@@ -169,34 +171,33 @@ class Endpoint(LM):
             body["stop"] = list(sampling.stop[:MOST_STOPS])
         return body
 
-    def _post(self, path: str, body: Json) -> Json:
-        """Ask; without log-probabilities or with the newer name of `max_tokens` if the server insists."""
+    def _asking(self, ask: Callable[[Json], Answer], body: Json) -> Answer:
+        """Ask; without log-probabilities or with the newer name of `max_tokens` if the server insists.
+
+        Says what a 404 means: UsageError if there is no such model, Unsupported if no such way of asking.
+        """
         for _ in range(3):
             sent = {field: value for field, value in body.items() if field not in self._unknown}
             if "max_tokens" in self._unknown:
                 sent["max_completion_tokens"] = body["max_tokens"]
             try:
-                return self._wire.post(path, sent)
+                return ask(sent)
             except Refused as refused:
                 word = {"logprobs": "logprobs", "max_tokens": "max_completion_tokens"}
                 new = {field for field in word if field in sent and word[field] in refused.message}
+                if refused.status in (404, 405):
+                    raise self._not_there(refused) from refused
                 if refused.status not in (400, 422) or not new:
                     raise
                 self._unknown |= new
         raise AssertionError("two fields can be refused twice at most")
 
-    def _asking(self, ask: Callable[[], Answer]) -> Answer:
-        """Say what a 404 means: no such model, or no such way of asking."""
-        try:
-            return ask()
-        except Refused as refused:
-            if refused.status not in (404, 405):
-                raise
-            names = [str(entry.get("id")) for entry in self._served]
-            if names and self.name not in names:
-                known = f"there are: {', '.join(names[:8])}"
-                raise UsageError(f"no model {self.name!r} there", where=self.url, then=known) from refused
-            raise Unsupported(f"cannot be asked this way ({refused.message})", where=refused.where) from refused
+    def _not_there(self, refused: Refused) -> QualmError:
+        names = [str(entry.get("id")) for entry in self._served]
+        if names and self.name not in names:
+            then = f"there are: {', '.join(names[:8])}"
+            return UsageError(f"no model {self.name!r} there", where=self.url, then=then)
+        return Unsupported(f"cannot be asked this way ({refused.message})", where=refused.where)
 
     def _choices(self, texts: Sequence[str]) -> list[Json]:
         """Texts echoed with their log-probabilities, and a token more; one request, a choice a text, in order."""

@@ -93,6 +93,9 @@ class Wire:
         Only its start is tried again: what was already handed out cannot be taken back.
         """
         answer = self._patiently("POST", path, body, stream=True)
+        return self._events(answer, path)
+
+    def _events(self, answer: Answer, path: str) -> Iterator[Json]:
         assert answer.response is not None
         assert answer.connection is not None
         try:
