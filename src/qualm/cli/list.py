@@ -1,5 +1,7 @@
 """`qualm list`: what there is, read off the folders."""
 
+import re
+import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -9,6 +11,7 @@ from qualm import registry
 from qualm.cli.common import Common
 
 KINDS = {"probes": "probes", "mends": "mends", "models": "models", "plants": "world"}
+SOURCE = re.compile(r"\s*\([^()]*(et al|arXiv)[^()]*\)")
 Kind = Literal["probes", "mends", "models", "plants"]
 
 
@@ -25,14 +28,21 @@ def list_(kind: Kind | None = None, /, *, common: Common = Common()) -> None:
 
 def _describe(kind: str, name: str) -> dict[str, Any]:
     thing = registry.find(kind, name)
-    about = (thing.__doc__ or "").strip().splitlines()
+    told = sys.modules[thing.__module__].__doc__ or thing.__doc__ or name
     limits = getattr(thing, "mends", None) or {getattr(thing, "limit", "")} - {""}
     return {
         "name": name,
-        "about": about[0] if about else "",
+        "about": _sentence(told, name),
         "limits": sorted(limits),
         "needs": sorted(getattr(thing, "needs", ())),
     }
+
+
+def _sentence(told: str, name: str) -> str:
+    """The first sentence of a docstring, without its sources and without the name that stands beside it."""
+    text = SOURCE.sub("", " ".join(told.split("\n\n")[0].split()))
+    text = re.split(r"(?<=[.?])\s", text)[0].removeprefix(f"{name.capitalize()}: ")
+    return text[:1].upper() + text[1:]
 
 
 def _table(found: dict[str, list[dict[str, Any]]]) -> Table:
