@@ -23,6 +23,7 @@ from qualm.training.loop import Hooks, fit
 from qualm.training.losses import causal
 from qualm.training.settings import TrainSettings
 
+busy = pytest.mark.timeout(1500)  # hundreds of short runs: half a minute on a quiet machine, far more on a busy one
 SETTINGS = TrainSettings(steps=12, batch=4, accumulate=2, lr=1e-2, eval_every=4, save_every=3, threads=1)
 
 
@@ -155,21 +156,25 @@ def check_kills(kills: dict, least: int) -> None:
     assert kills["orphans"] == 0
 
 
+@busy
 def test_killed_at_random_it_ends_as_if_left_alone(crashes):
     check_kills(crashes["kills"], 5)
 
 
 @pytest.mark.slow
+@busy
 def test_killed_fifty_times_it_ends_as_if_left_alone(tmp_path):
     check_kills(crash(tmp_path / "many", trials=13)["kills"], 10)
 
 
+@busy
 def test_a_saver_that_writes_in_place_does_not_pass(crashes):
     naive = crashes["naive"]
     assert naive["training"] + naive["saving"] > 0
     assert naive["unusable"] + naive["unequal"] > 0
 
 
+@busy
 def test_death_at_any_point_of_a_save_leaves_the_old_or_the_new(crashes):
     faults = crashes["faults"]
     assert faults["points"] == sum(faults["calls"].values()) >= 20
@@ -178,6 +183,7 @@ def test_death_at_any_point_of_a_save_leaves_the_old_or_the_new(crashes):
     assert faults["unusable"] == faults["unequal"] == faults["orphans"] == 0
 
 
+@busy
 def test_a_full_disk_at_any_point_of_a_save_is_said_and_hurts_nothing(crashes):
     faults = crashes["faults"]
     assert faults["full"] >= 20
