@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from made_up import PROBES, change, measurement, unmeasured
+from made_up import PROBES, audit, change, measurement, proof, unmeasured
+from qualm.auditing.report import Report, Subject
 from qualm.auditing.report.axes import ends, reined, ticks
+from qualm.auditing.report.build import build
 from qualm.auditing.report.examples import examples
 from qualm.auditing.report.figures import between, difference, duration, figure, p_value, places, plain, size
+from qualm.auditing.report.html import html
 from qualm.auditing.report.markdown import fenced, inline
 from qualm.auditing.report.markup import Html, h
 from qualm.auditing.report.series import chart
@@ -45,6 +48,20 @@ def test_examples_show_the_largest_moves_first() -> None:
     kept = examples(before, after)
     assert [e["id"] for e in kept["fixed"]] == ["1", "4", "0"]
     assert [e["id"] for e in kept["broken"]] == ["3"]
+
+
+def test_a_stopwatch_has_no_examples_and_equal_answers_show_their_numbers() -> None:
+    assert examples(measurement("cost"), measurement("cost", -50.0)) == {"fixed": [], "broken": []}
+    before = audit()
+    rows = tuple({**r, "answer": "the same"} for r in before["calibration"].rows)
+    start = replace(before, measurements=(replace(before["calibration"], rows=rows),))
+    moved = tuple({**r, "value": r["value"] / 2} for r in rows)
+    end = replace(start, measurements=(replace(start["calibration"], rows=moved),))
+    made = replace(proof("temper", before), before=start, after=end)
+    made = replace(made, changes=(made["calibration"],))
+    page = build(Report("made up", (Subject("planted", start.card, start, (), (made,)),)))
+    kept = page["subjects"][0]["proofs"][0]["changes"][0]["examples"]["fixed"][0]
+    assert f'<data value="{kept["after"]["value"]!r}">{plain(kept["after"]["value"])}</data>' in html(page)
 
 
 def test_a_dose_chart_has_the_mean_at_each_dose() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from qualm.auditing.report import telling
 from qualm.auditing.report.bits import badge, facts, figure_of, interval, plain_figure, prompt, quote, table, verdict
-from qualm.auditing.report.figures import figure
+from qualm.auditing.report.figures import plain
 from qualm.auditing.report.markup import Child, Html, h
 from qualm.auditing.report.words import Words
 
@@ -99,7 +99,7 @@ def _example(example: Json, kind: str, change: Json, say: Words) -> Html:
         h(
             "div",
             {"class": "pair long" if _is_long(example) else "pair"},
-            [_side(side, example[side], change, say) for side in ("before", "after")],
+            [_side(side, example, change, say) for side in ("before", "after")],
         ),
     )
 
@@ -108,10 +108,12 @@ def _is_long(example: Json) -> bool:
     return any(len(example[side]["answer"] or "") > LONG for side in ("before", "after"))
 
 
-def _side(side: str, said: Json, change: Json, say: Words) -> Html:
-    value = h("span", {"class": "role"}, say(side))
-    unit = change["unit"]
-    number = figure_of(said["value"], figure(said["value"], unit, 0 if unit == "share" else 3))
-    if said["answer"] is None:
-        return h("div", {}, value, h("p", {"class": "number"}, number, " ", telling.unit_name(unit, say)))
-    return h("div", {}, value, quote(said["answer"], side))
+def _side(side: str, example: Json, change: Json, say: Words) -> Html:
+    """The answer; the number that was read off it where there is no answer, or the same one on both sides."""
+    said, unit = example[side], change["unit"]
+    number = [figure_of(said["value"], plain(said["value"])), " ", telling.unit_name(unit, say)]
+    same = example["before"]["answer"] == example["after"]["answer"]
+    shown = None if said["answer"] is None else quote(said["answer"], side)
+    return h(
+        "div", {}, h("span", {"class": "role"}, say(side)), shown, h("p", {"class": "number"}, number) if same else None
+    )

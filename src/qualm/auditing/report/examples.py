@@ -27,7 +27,9 @@ def clip(text: str, most: int = CLIP) -> str:
 
 
 def examples(before: Measurement, after: Measurement, most: int = MOST) -> Json:
-    """Up to `most` cases of each kind, the largest moves first, from as many groups as there are."""
+    """Up to `most` cases of each kind, the largest moves first, from as many groups as there are; no live ones."""
+    if before.probe.live:
+        return {"fixed": [], "broken": []}
     rows = {case.id: row for case, row in zip(after.cases, after.rows, strict=True)}
     sign = 1 if before.probe.better == "high" else -1
     moved: list[tuple[float, Moved]] = []

@@ -151,9 +151,13 @@ def _examples(change: Json, say: Words) -> Iterator[str]:
                 yield from (
                     f"{say(side)}:",
                     "",
-                    fenced(said["answer"] if said["answer"] is not None else str(said["value"])),
+                    fenced(_said(said)),
                     "",
                 )
+
+
+def _said(side: Json) -> str:
+    return plain(side["value"]) if side["answer"] is None else side["answer"]
 
 
 def _prompt(turns: list[Json]) -> list[str]:
