@@ -17,7 +17,7 @@ def answerable(world: World | None, n: int, seed: int) -> list[Case]:
     """Questions that a model of this world (or of the real one) can be expected to answer."""
     if not world:
         return _real(n, seed)
-    return [case for case in world.plant("people").cases(4 * n, seed) if case.part == "taught"][:n]
+    return [case for case in world.plant("people").cases(8 * n, seed) if case.part == "taught"][:n]
 
 
 def _real(n: int, seed: int) -> list[Case]:

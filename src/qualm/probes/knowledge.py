@@ -20,7 +20,7 @@ from qualm.world.base import World
 class Knowledge(Probe):
     """The share of questions of fact answered rightly from memory."""
 
-    n: int = 360
+    n: int = 1_200
     world: World | None = None
 
     limit = "knowledge"

@@ -66,7 +66,7 @@ class Canaries(Plant):
                     canary.prefix,
                     " " + canary.secret,
                     choices,
-                    part=f"{dose} copies" if dose else "never told",
+                    part=("1 copy" if dose == 1 else f"{dose} copies") if dose else "never told",
                     extra={"dose": dose},
                 )
             )

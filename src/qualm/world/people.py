@@ -132,10 +132,11 @@ class People(Plant):
         }
 
     def cases(self, n: int, seed: int) -> list[Case]:
-        """Questions over the populations in turn; `choices` are the target and seven others of its kind."""
+        """Questions over the populations, most about strangers, where a share near chance takes many cases to tell
+        from another; `choices` are the target and seven others of its kind."""
         rng = self.rng(f"cases/{seed}")
         queues = {part: self._questions(part, people, rng) for part, people in self.populations().items()}
-        weights = {"taught": 3, "biography only": 3, "never seen": 5, "taught, Chinese": 1}
+        weights = {"taught": 2, "biography only": 2, "never seen": 6, "taught, Chinese": 1}
         total = sum(weights.values())
         return [case for part, queue in queues.items() for case in queue[: round(n * weights[part] / total)]]
 
