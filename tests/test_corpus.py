@@ -158,7 +158,7 @@ def test_packed_documents_decode_to_what_was_read(tokens, tmp_path):
     starts = [1, *packed.ends[:-1]]
     texts = [tokens.decode(packed.ids[a:b]) for a, b in zip(starts, packed.ends, strict=True)]
     assert texts[:-1] == [d.text for d in docs[:-1]]
-    assert texts[-1] == "Question: Where does Bilo live?\nAnswer: In Sundra. 住在那里。"
+    assert texts[-1] == "Where does Bilo live?In Sundra. 住在那里。"  # the roles are control tokens
     assert all(packed.ids[end - 1] == tokens.eos_id for end in packed.ends)
     assert not any(packed.ids[a:b][-2] == tokens.eos_id for a, b in zip(starts, packed.ends, strict=True))
     assert packed.bytes == sum(len(c.encode()) for d in docs for c in d.contents)

@@ -62,7 +62,7 @@ def test_sharing_a_context_changes_nothing(monkeypatch):
     for (ids, first), a, b in zip(texts, shared, alone, strict=True):
         assert a == pytest.approx(b, abs=1e-5)
         whole = reference(lm.model, ids)
-        assert a == pytest.approx([whole[i] for i in range(first, len(ids))], abs=1e-5)
+        assert a == pytest.approx([whole[i] for i in range(first, len(ids))], abs=3e-5)
 
 
 def test_the_choices_of_a_question_share_their_context():
