@@ -84,6 +84,19 @@ def test_passages_are_noted_best_first_and_the_question_keeps_its_words(library)
     assert inner.seen == [[{"role": "user", "content": asked}]]
 
 
+def test_a_whole_name_goes_before_common_words(library):
+    name = PEOPLE[0]
+    given, family = name.split()
+    crowd = [
+        Passage(str(i), f"{given} {other} was born in Oslo.") for i, other in enumerate(FAMILY[:8]) if other != family
+    ]
+    told = Passage("told", f"Among those who call Vanu their old home there is, as many say, also {name}.")
+    others = [Passage(f"x{i}", f"{p} was born in Kor.") for i, p in enumerate(PEOPLE[1:60]) if given not in p]
+    [first, *rest] = Library([*crowd, *others, told], Retrieval(library)).find(f"Where was {name} born?")
+    assert first.id == "told"
+    assert not rest
+
+
 def test_chinese_questions_find_chinese_passages(library):
     inner = Scripted(lambda p: "ok")
     Retrieval(library)(inner).generate([user("郏宸出生在哪里？")])
@@ -97,6 +110,7 @@ def test_chinese_questions_find_chinese_passages(library):
         user("What is 23 + 45?"),
         user("What is the currency of Japan?"),
         user("Where was Zzyzx Qwyjibo born?"),
+        user("Who was born?"),
         user(""),
         ({"role": "system", "content": "Be kind."},),
     ],

@@ -103,6 +103,8 @@ class WithCalculator(Mended):
         found = dict(zip(others, self.inner.generate([prompts[i] for i in others], sampling), strict=True))
         for spent in range(self.rounds + 1):
             going = [answer for answer in answers.values() if not answer.done]
+            if not going:
+                break
             for answer, wrote in zip(going, self.inner.generate([a.ask() for a in going], sampling), strict=True):
                 self._add(answer, wrote, may_call=spent < self.rounds)
         return [answers[i].completion() if i in answers else found[i] for i in range(len(prompts))]

@@ -4,10 +4,10 @@ Mends knowledge: what is not in the weights can stand in the context (Ram et al.
 Only conversations are touched; a string is text to continue, and its reader asked nothing.
 
 Passages that share more of the question's rare words stand first (words, not numbers, that stand in at most the square
-root of all passages of their script): in short passages BM25 alone prefers "was born in" to a whole name. The best one
-must share a rare word with the question and cover at least `min_score` of the idf of its words (function words apart).
-A question about something else shares only common words with the library and is left alone, so that other abilities
-pay nothing.
+root of all passages of their script): in short passages BM25 alone prefers "was born in" to a whole name. Those that
+share much fewer than the best are left out. The best must share a rare word with the question and cover at least
+`min_score` of the idf of its words (function words apart). A question about something else shares only common words
+with the library and is left alone, so that other abilities pay nothing.
 Misses: paraphrase without a common word; a namesake is taken for the person asked about.
 """
 
@@ -32,6 +32,7 @@ from qualm.text.prompts import with_passages
 
 LONGEST = 100  # words in a passage, or characters where words are not spaced
 CANDIDATES = 20  # passages looked at for each that is wanted
+BESIDE = 2 / 3  # of the best passage's weight in rare words, for another to stand beside it
 NEIGHBOURS = 16  # passages of like length among which a placebo is drawn
 _FUNCTION_WORDS = """
 a about am an and any are as at be been by can could did do does for from had has have he her him his how i in is it its
@@ -146,6 +147,7 @@ class Library:
         top = sorted(top, key=lambda found: -found[2])[: self.settings.k]
         if not top or not self._bears(question, top[0][0]):
             return []
+        top = [found for found in top if found[2] >= BESIDE * top[0][2]]
         found = [self.passages[i]._replace(score=score) for i, score, _ in top]
         return found if self.settings.arm == "bm25" else self._placebo(question, [i for i, _, _ in top])
 
