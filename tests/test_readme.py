@@ -31,6 +31,7 @@ def commands(page: str) -> list[str]:
     ]
 
 
+@pytest.mark.timeout(900)
 def test_the_commands_run(qualm, tmp_path):
     """In order, in an empty folder that has the project's documents; each must succeed and say something."""
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
