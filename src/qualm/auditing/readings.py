@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ class Table:
 
     columns: Columns
     parts: np.ndarray  # (n,) of str
-    clusters: np.ndarray  # (n,) of str
+    clusters: np.ndarray  # (n,) of int, numbered in order of their names
 
     def where(self, among: np.ndarray) -> "Table":
         columns = {name: column[among] for name, column in self.columns.items()}
@@ -37,9 +36,11 @@ class Table:
 def table(cases: Sequence[Case], rows: Sequence[Row]) -> Table:
     """The cases that were read. A column is a number that each of their rows has."""
     read = [(case, row) for case, row in zip(cases, rows, strict=True) if row]
-    names = [n for n in (read[0][1] if read else ()) if all(isinstance(row.get(n), Real) for _, row in read)]
+    names = [n for n in (read[0][1] if read else ()) if all(isinstance(row.get(n), int | float) for _, row in read)]
     columns = {name: np.array([float(row[name]) for _, row in read]) for name in names}
-    return Table(columns, np.array([case.part for case, _ in read]), np.array([case.cluster for case, _ in read]))
+    number = {cluster: i for i, cluster in enumerate(sorted({case.cluster for case, _ in read}))}
+    clusters = np.array([number[case.cluster] for case, _ in read], dtype=int)
+    return Table(columns, np.array([case.part for case, _ in read], dtype=str), clusters)
 
 
 def measurement(probe: Probe, cases: Sequence[Case], rows: Sequence[Row], name: str = "") -> Measurement:

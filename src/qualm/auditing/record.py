@@ -52,7 +52,7 @@ def read(folder: Path | str) -> Audit | Proof:
     schema = found.get("schema") if isinstance(found, dict) else None
     try:
         if schema == AUDIT:
-            return _audit(found, _rows(folder / ROWS))
+            return _audit(found, folder / ROWS)
         if schema == PROOF:
             before, after = (read_audit(folder / side) for side in SIDES)
             return Proof(before, after, tuple(map(_change, found["changes"])), found["mend"], found["seconds"])
@@ -168,14 +168,16 @@ def _case(line: Json) -> Case:
     return Case(line["id"], prompt, line["target"], choices, group=line["group"], part=line["part"])
 
 
-def _audit(found: Json, rows: Mapping[str, Asked]) -> Audit:
+def _audit(found: Json, path: Path) -> Audit:
+    rows = _rows(path)
     made = [_measurement(each, *rows.get(each["name"], ([], []))) for each in found["measurements"]]
+    for m, each in zip(made, found["measurements"], strict=True):
+        if len(m.cases) != each["cases"]:
+            raise InputError(f"has {len(m.cases)} rows of {m.name}, not {each['cases']}", where=str(path))
     return Audit(found["subject"], _known(Card, found["card"]), tuple(made), found["machine"], found["seconds"])
 
 
 def _measurement(found: Json, cases: list[Case], rows: list[Row]) -> Measurement:
-    if len(cases) != found["cases"]:
-        raise InputError(f"the rows of {found['name']} are {len(cases)}, not {found['cases']}", where=ROWS)
     return Measurement(
         found["name"],
         _probe(found),
