@@ -313,6 +313,14 @@ def test_the_last_two_and_the_best_are_kept(tmp_path):
     assert read_json(tmp_path / "step-000020" / "training.json")["progress"]["best_step"] == 8
 
 
+def test_a_damaged_best_is_not_taken_for_the_result(tmp_path):
+    readings = iter([3.0, 1.0, 2.0])
+    fit(net(), rows(), causal, SETTINGS, tmp_path, Hooks(lambda model: next(readings)))
+    (tmp_path / "step-000008" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"best checkpoint cannot be used: model.safetensors is damaged"):
+        fit(net(), rows(), causal, SETTINGS, tmp_path, Hooks(lambda model: next(readings)))
+
+
 def test_a_checkpoint_can_be_read_by_whoever_may_read_the_folder(tmp_path):
     fit(net(), rows(), causal, SETTINGS, tmp_path)
     modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "step-000012").iterdir()}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from qualm.config import to_dict
 from qualm.errors import InputError, QualmError, Stopped
 from qualm.training import state
-from qualm.training.checkpoint import Checkpoints
+from qualm.training.checkpoint import Checkpoints, find_fault
 from qualm.training.data import Draw, Rows
 from qualm.training.losses import Loss
 from qualm.training.metrics import Metrics
@@ -290,7 +290,10 @@ class _Run:
         p = self.progress
         if p.best_step and p.best_step != p.step:
             if self.places:
-                state.restore_weights(self.places.path(p.best_step), self.model)
+                best = self.places.path(p.best_step)
+                if fault := find_fault(best):
+                    raise InputError(f"the best checkpoint cannot be used: {fault}", where=str(best), then="train anew")
+                state.restore_weights(best, self.model)
             else:
                 state.copy_weights(self.model, self.best_weights)
         return Result(p.step, p.loss, p.best, p.best_step, p.tokens, p.seconds, p.skipped, tuple(p.validations))
