@@ -56,9 +56,10 @@ def unseen(text: str) -> Html:
 def table(kind: str, caption: str, heads: Sequence[Child], *bodies: Child) -> Html:
     """A table in a box that scrolls on its own; the caption is for readers who listen."""
     top = h("thead", {}, h("tr", {}, [h("th", {"scope": "col"}, head) for head in heads]))
+    wide = {"tabindex": 0, "role": "region", "aria-label": caption} if kind.startswith("matrix") else {}
     return h(
         "div",
-        {"class": f"scroll {kind.split()[0]}-box"},
+        {"class": f"scroll {kind.split()[0]}-box", **wide},
         h("table", {"class": kind}, h("caption", {}, caption), top, bodies),
     )
 

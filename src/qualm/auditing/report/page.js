@@ -39,7 +39,7 @@
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 
   addEventListener("beforeprint", () => {
-    for (const fold of document.querySelectorAll("details:not(.numbers, .in-figures)")) fold.open = true;
+    for (const fold of document.querySelectorAll(".proof > details")) fold.open = true;
     for (const parts of document.querySelectorAll("tbody.parts")) parts.hidden = false;
   });
 })();

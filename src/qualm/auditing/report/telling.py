@@ -161,4 +161,5 @@ def side_effects(proof: Json, say: Words) -> str:
     else:
         said = say("Side effects: {what}.", what=say("; ").join(shown))
     safe = sum(change["harmless"] is True for change in others)
-    return f"{said} {say('Harm beyond the margin is ruled out on {n} of {all}.', n=safe, all=len(others))}"
+    ruled_out = say("Harm beyond the margin is ruled out on {n} of {all}.", n=safe, all=len(others))
+    return say(" ").join((said, ruled_out))
