@@ -74,7 +74,7 @@ def prove_and_keep(
         probes = [m.probe for m in before.measurements]
     chosen = choose(probes, lm.card, manner.get("quick", False))
     tune = tune_cases(mend, chosen)
-    known = lm if "weights" in mend.needs else kept(lm, manner.get("cache"))  # what a wrapper passes on is not asked anew
+    known = lm if "weights" in mend.needs else kept(lm, manner.get("cache"))  # what is passed on is not asked anew
     fitted = mend.fit(known, tune)
     mended = apply(lm, fitted)
     first = _audit_before(lm, chosen, before, manner)
