@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from mend_models import Scripted, user
+from mend_models import Scripted, tiny, user
 from qualm.errors import UsageError
 from qualm.lm.base import Completion, Sampling
 from qualm.mends.calculator import NOT_COMPUTED, SHOTS, Calculator, needs_calculator
@@ -60,6 +60,7 @@ def test_the_model_goes_on_behind_the_result():
     "prompt",
     [
         "11 + 12 =",
+        (),
         user("Who are you?"),
         user("What happened in 1984?"),
         ({"role": "user", "content": "11 + 12?"}, {"role": "assistant", "content": "It is"}),
@@ -152,6 +153,17 @@ def test_settings_that_mean_nothing_are_refused():
     for settings in ({"rounds": 0}, {"shots": -1}, {"shots": 9}):
         with pytest.raises(UsageError):
             Calculator(**settings)
+
+
+def test_a_real_model_goes_on_inside_its_answer():
+    model = tiny(["What is 12 + 34? <<12 + 34=46>>46"])
+    asked = Calculator(shots=0)(model)._ask(user("What is 12 + 34?"))
+    begun = model.tokens.encode_prompt(asked)
+    going_on = model.tokens.encode_prompt([*asked, {"role": "assistant", "content": "<<12 + 34=46>>"}])
+    assert going_on[: len(begun)] == begun
+    assert model.tokens.decode(going_on[len(begun) :], skip_special=False) == "<<12 + 34=46>>"
+    [answer] = Calculator(shots=0)(model).generate([user("What is 12 + 34?")], Sampling(max_tokens=8))
+    assert answer.prompt_tokens == len(begun)
 
 
 def test_sampling_is_passed_on():

@@ -85,16 +85,22 @@ def test_passages_are_noted_best_first_and_the_question_keeps_its_words(library)
 
 
 def test_a_whole_name_goes_before_common_words(library):
+    """BM25 alone prefers the namesakes, who were born too."""
     name = PEOPLE[0]
-    given, family = name.split()
-    crowd = [
-        Passage(str(i), f"{given} {other} was born in Oslo.") for i, other in enumerate(FAMILY[:8]) if other != family
-    ]
-    told = Passage("told", f"Among those who call Vanu their old home there is, as many say, also {name}.")
-    others = [Passage(f"x{i}", f"{p} was born in Kor.") for i, p in enumerate(PEOPLE[1:60]) if given not in p]
-    [first, *rest] = Library([*crowd, *others, told], Retrieval(library)).find(f"Where was {name} born?")
-    assert first.id == "told"
-    assert not rest
+    given = name.split()[0]
+    namesakes = [Passage(f"n{i}", f"{given} {other} was born in Oslo.") for i, other in enumerate(FAMILY[:9])]
+    others = [Passage(f"o{i}", f"{p} was born in Kor.") for i, p in enumerate(PEOPLE) if given not in p]
+    told = Passage("told", f"{'Among those who call Vanu their old home there are some, ' * 4}{name} too.")
+    passages = [p for p in [*namesakes, *others] if name not in p.text]
+    found, question = Library([*passages, told], Retrieval(library)), f"Where was {name} born?"
+    assert found.index.top(question, 1)[0][0] != len(passages)
+    assert found.find(question)[0].id == "told"
+
+
+def test_passages_that_share_much_less_than_the_best_are_left_out(library):
+    texts = ["Ana Brel likes tea.", "Ana Koss likes jam.", *(f"{p} was here." for p in PEOPLE[:40])]
+    find = Library([Passage(str(i), text) for i, text in enumerate(texts)], Retrieval(library)).find
+    assert [p.text for p in find("What does Ana Brel drink?")] == ["Ana Brel likes tea."]
 
 
 def test_chinese_questions_find_chinese_passages(library):

@@ -139,6 +139,5 @@ class WithCalculator(Mended):
 
 def needs_calculator(prompt: Prompt) -> bool:
     """A conversation in which the user spoke last and named at least two numbers."""
-    return (
-        not isinstance(prompt, str) and prompt[-1]["role"] == "user" and len(_NUMBER.findall(question_of(prompt))) > 1
-    )
+    asks = not isinstance(prompt, str) and bool(prompt) and prompt[-1]["role"] == "user"
+    return asks and len(_NUMBER.findall(question_of(prompt))) > 1
