@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from qualm.cli import bars, models
-from qualm.cli.app import CONFIGURABLE, build, main
+from qualm.cli.app import CONFIGURABLE, main
 from qualm.cli.bars import Bar
 from qualm.cli.common import Common, is_lively
 from qualm.cli.settings import entries, layers
@@ -266,8 +267,11 @@ def test_sigterm_where_nothing_is_saved(tmp_path):
         pipe.close()
 
 
-def test_completion_is_made_for_the_shells(tmp_path):
-    for shell in ("bash", "zsh", "fish"):
-        path = tmp_path / f"completion.{shell}"
-        build().install_completion(shell=shell, output=path, add_to_startup=False)
-        assert "audit" in path.read_text()
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_made_for_the_shells(qualm, monkeypatch, tmp_path, shell):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = qualm("--install-completion", "--shell", shell)
+    assert done.code == 0
+    path = Path(done.out.strip())
+    assert path.is_relative_to(tmp_path)
+    assert "audit" in path.read_text()

@@ -109,7 +109,8 @@ def build() -> App:
         target = f"qualm.cli.{verb}:{verb.replace('list', 'list_')}"
         app.command(target, name=verb, help=what, group=group, help_epilogue=epilogue)
     app.command(_version, name="version", help="Print the version.", group=ROUND)
-    app.register_install_completion_command(help="Install tab completion for your shell.", group=ROUND)
+    completion = "qualm.cli.completion:completion"
+    app.command(completion, name="--install-completion", help="Install tab completion for your shell.", group=ROUND)
     return app
 
 

@@ -6,7 +6,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from qualm.cli import rooms
-from qualm.cli.bars import Bar
 from qualm.cli.common import Common
 from qualm.cli.models import load
 from qualm.cli.probing import Probing, chosen
@@ -28,7 +27,7 @@ def audit(
     """
     probes = chosen(probing)
     lm = load(model, common)
-    with Bar(common) as bar:
+    with rooms.bars.Bar(common) as bar:
         made = rooms.run.audit(lm, probes, cache=common.answers, quick=probing.quick, on_progress=bar.update)
     if output:
         rooms.record.save(made, output)

@@ -7,7 +7,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from qualm.cli import rooms
-from qualm.cli.bars import Bar
 from qualm.cli.common import Common
 from qualm.cli.models import load
 from qualm.cli.probing import Probing, chosen
@@ -52,7 +51,7 @@ def mend(
     wanted = {**settings, **dict(pair(text) for text in mending.set_)}
     chosen_mend = rooms.apply.make(mending.with_, {key.replace("-", "_"): value for key, value in wanted.items()})
     lm = load(model, common)
-    with Bar(common) as bar:
+    with rooms.bars.Bar(common) as bar:
         proof, mended = rooms.prove.prove_and_keep(
             lm, chosen_mend, probes, cache=common.answers, quick=probing.quick, on_progress=bar.update
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from qualm import registry
+from qualm.cli import rooms
 from qualm.config import build
 from qualm.errors import UsageError
 
@@ -41,12 +41,12 @@ def chosen(probing: Probing) -> "Sequence[Probe]":
     """The probes asked for. Raises UsageError for a name that is none (with the nearest) or a count below 1."""
     if probing.n is not None and probing.n < 1:
         raise UsageError(f"must be at least 1, not {probing.n}", where="--n")
-    names = [name for word in probing.probe for name in word.split(",") if name] or registry.names("probes")
+    names = [name for word in probing.probe for name in word.split(",") if name] or rooms.registry.names("probes")
     return [_build(name, probing) for name in dict.fromkeys(names)]
 
 
 def _build(name: str, probing: Probing) -> "Probe":
-    kind = registry.find("probes", name)
+    kind = rooms.registry.find("probes", name)
     known = {field.name for field in fields(kind)}
     wanted: dict[str, Any] = {"n": probing.n, "seed": probing.seed, "text": probing.text}
     if probing.quick and probing.n is None:

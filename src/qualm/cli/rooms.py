@@ -7,9 +7,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from qualm import registry
     from qualm.auditing import prove, record, report, run
     from qualm.cli import _journey as journey
-    from qualm.cli import tables
+    from qualm.cli import bars, tables
     from qualm.lm import endpoint
     from qualm.mends import apply
     from qualm.training import loop as training_loop
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 
 WHERE: Mapping[str, str] = {
     "apply": "qualm.mends.apply",
+    "bars": "qualm.cli.bars",
     "endpoint": "qualm.lm.endpoint",
     "journey": "qualm.cli._journey",
     "prove": "qualm.auditing.prove",
     "record": "qualm.auditing.record",
+    "registry": "qualm.registry",
     "report": "qualm.auditing.report",
     "run": "qualm.auditing.run",
     "tables": "qualm.cli.tables",
@@ -29,10 +32,12 @@ WHERE: Mapping[str, str] = {
 }
 __all__ = [
     "apply",
+    "bars",
     "endpoint",
     "journey",
     "prove",
     "record",
+    "registry",
     "report",
     "run",
     "tables",

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter
 
 from qualm.cli import rooms
-from qualm.cli.bars import Bar
 from qualm.cli.common import Common
 from qualm.cli.stop import Stop
 from qualm.config import build
@@ -17,6 +16,7 @@ from qualm.errors import UsageError
 from qualm.training.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from qualm.cli.bars import Bar
     from qualm.training.run import Trained
 
 MODEL, TRAINING = Group("The model", sort_key=3), Group("Training", sort_key=4)
@@ -81,7 +81,7 @@ def train(
     """
     wanted = {**vars(making), "size": size_of(making.size), "train": settings}
     recipe = build(rooms.training_run.Recipe, wanted)
-    with Bar(common) as bar, Stop() as stop:
+    with rooms.bars.Bar(common) as bar, Stop() as stop:
         hooks = rooms.training_loop.Hooks(on_step=Watch(bar), on_event=bar.say, should_stop=stop)
         trained = rooms.training_run.train(data, output, recipe, hooks)
     common.result(told(trained), str(trained.folder))
@@ -117,7 +117,7 @@ def size_of(text: str) -> int | str:
 class Watch:
     """Training on a bar: loss in nats a token, tokens a second, and the last validation's bits per byte."""
 
-    def __init__(self, bar: Bar):
+    def __init__(self, bar: "Bar"):
         self.bar, self.validation = bar, ""
 
     def __call__(self, row: Mapping[str, Any]) -> None:
