@@ -14,6 +14,7 @@ import pytest
 from qualm.files import hash_file
 from qualm.registry import names
 
+pytestmark = pytest.mark.timeout(900)
 PROGRAM = Path(__file__).with_name("journey.py")
 STAGES = ("Training", "Auditing", "Proving")  # a kill lands in each
 
@@ -26,7 +27,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> list[str]:
-    lines = process.communicate(timeout=240)[0].splitlines()
+    lines = process.communicate(timeout=600)[0].splitlines()
     assert process.returncode == 0
     return lines
 
@@ -70,15 +71,14 @@ def test_everything_that_was_promised_is_there(whole):
 def test_killed_three_times_it_ends_with_the_same_readings(whole, tmp_path):
     landed = []
     for stage in STAGES:
-        process = start(tmp_path)
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith(stage):
-                time.sleep(0.4)
-                process.send_signal(signal.SIGKILL)
-                landed.append(line.split()[0])
-                break
-        process.wait(timeout=60)
+        with start(tmp_path) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith(stage):
+                    time.sleep(0.4)
+                    process.send_signal(signal.SIGKILL)
+                    landed.append(line.split()[0])
+                    break
         assert process.returncode == -signal.SIGKILL
         assert not (tmp_path / "report.html").exists() or "</html>" in (tmp_path / "report.html").read_text()
     again = finish(start(tmp_path))

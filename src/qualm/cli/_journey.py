@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from qualm.auditing.prove import prove
-from qualm.auditing.record import read, save
+from qualm.auditing.record import read, read_audit, save
 from qualm.auditing.report import Answer, Report, Stage, Subject, write_report
 from qualm.auditing.run import audit, machine
-from qualm.cases import ask
+from qualm.auditing.types import Proof
+from qualm.cases import ask, plain
 from qualm.cli.stop import Stop
 from qualm.files import read_json, write_json, writing
 from qualm.lm.base import LM, Sampling
@@ -146,7 +147,7 @@ class Journey:
     def _prove(self, model: Callable[[], LM], base: Path, trial: Trial) -> None:
         lm = model()
         quick = self.quick or lm is not self.planted
-        before = read(base / "audit")
+        before = read_audit(base / "audit")
         made = prove(
             lm, trial.build(), before=before, cache=self.folder / "cache", quick=quick, on_progress=self.progress
         )
@@ -158,7 +159,7 @@ class Journey:
             return list(QUESTIONS)
         people, sums = self.world.plant("people").cases(40, 0), self.world.plant("sums").cases(1, 0)
         asked = [next(c for c in people if c.part == part) for part in ("taught", "never seen", "taught, Chinese")]
-        return [case.prompt[0]["content"] for case in (*asked, *sums)]
+        return [plain(case.prompt) for case in (*asked, *sums)]
 
     # The models and the page
 
@@ -197,10 +198,11 @@ class Journey:
         base = self.folder / slug
         if not (base / "audit" / "record.json").exists():
             return None
-        made = read(base / "audit")
+        made = read_audit(base / "audit")
         answers = tuple(Answer(ask(row["question"]), row["answer"]) for row in read_json(base / "answers.json"))
         folders = [base / trial.slug for trial in trials]
-        proofs = tuple(read(folder) for folder in folders if (folder / "record.json").exists())
+        records = [read(folder) for folder in folders if (folder / "record.json").exists()]
+        proofs = tuple(record for record in records if isinstance(record, Proof))
         return Subject(name, made.card, made, answers, proofs)
 
 

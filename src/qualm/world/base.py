@@ -68,7 +68,7 @@ class World:
         """
         _write_rows(folder / "text" / "world.jsonl", self.write_documents())
         _write_rows(folder / "held_out.jsonl", self.write_documents(seed=1, count=1_000))
-        _write_rows(folder / "library.jsonl", ({"text": text} for text in self.plant("people").library()))
+        _write_rows(folder / "library.jsonl", ({"text": text} for plant in self.plants() for text in plant.library()))
         write_json(folder / "text" / "world.json", asdict(self))
 
 
@@ -122,6 +122,10 @@ class Plant(ABC):
 
     def fixed(self) -> Sequence[Written]:
         """Documents that stand in the text exactly as often as planted."""
+        return ()
+
+    def library(self) -> Sequence[str]:
+        """Passages that answer its questions and stand in no training text: where a mend may look things up."""
         return ()
 
     @abstractmethod
