@@ -361,7 +361,10 @@ def test_secondary_numbers_are_shown_before_and_after() -> None:
     m = before["calibration"]
     page = build(report_with(before, proof("temper", before)))
     moved = next(c for c in page["subjects"][0]["proofs"][0]["changes"] if c["name"] == "calibration")
-    assert moved["figures"]["accuracy"]["before"] == pytest.approx(np.mean([r["right"] for r in m.rows]))
+    after = proof("temper", before).after["calibration"]
+    for side, rows in (("before", m.rows), ("after", after.rows)):
+        assert moved["figures"]["accuracy"][side] == pytest.approx(np.mean([r["right"] for r in rows]))
+    assert moved["figures"]["accuracy"]["before"] != moved["figures"]["accuracy"]["after"]
     assert moved["charts"]["before"]["kind"] == "reliability"
     assert plain(moved["figures"]["accuracy"]["after"]) in html(page)
 

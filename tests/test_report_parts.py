@@ -71,6 +71,7 @@ def test_a_dose_chart_has_the_mean_at_each_dose() -> None:
     assert list(doses) == [0, 1, 4, 16, 64]
     assert doses[16] == pytest.approx(np.mean([r["value"] for r in m.rows if r["dose"] == 16]))
     assert (drawn["x"], drawn["y"]) == ("copies in training", "exposure in bits")
+    assert all(0 < p["high"] - p["low"] < 1 and p["low"] < p["y"] < p["high"] for p in drawn["points"])
 
 
 def test_a_scatter_has_the_correlation_and_slope_of_its_rows() -> None:
@@ -80,6 +81,9 @@ def test_a_scatter_has_the_correlation_and_slope_of_its_rows() -> None:
     y = [r["measured log-odds"] for r in m.rows]
     assert drawn["r"] == pytest.approx(np.corrcoef(x, y)[0, 1])
     assert drawn["slope"] == pytest.approx(np.polyfit(x, y, 1)[0])
+    some = type("Some", (type(m.probe),), {"chart": f"{m.probe.chart},odd"})()
+    odd = replace(m, probe=some, rows=tuple({**r, "odd": float(i % 2)} for i, r in enumerate(m.rows)))
+    assert sum(p["n"] for p in chart(odd)["points"]) == 72
     flat = replace(m, rows=tuple({**r, "measured log-odds": 1.0} for r in m.rows))
     assert chart(flat)["r"] is None
 
