@@ -229,6 +229,15 @@ def test_ctrl_c_saves_and_sigterm_saves_and_the_run_goes_on(long_training, tmp_p
     assert steps_kept(tmp_path)[-1] > first
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C reaches Python, also where the tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_a_second_ctrl_c_stops_at_once(capsys):
     with pytest.raises(KeyboardInterrupt), Stop() as stop:
         assert not stop()

@@ -224,7 +224,7 @@ def test_a_prompt_that_is_never_answered_is_unread_and_the_others_go_on(toy):
 def test_a_server_that_answers_nothing_any_more_is_given_up(toy):
     with served(toy, poison="cat") as service:
         endpoint = Endpoint(service.url, toy.name, retries=1, workers=2)
-        with pytest.raises(Unreachable, match="none of the last 16 requests"):
+        with pytest.raises(Unreachable, match=r"none of the last \d+ requests"):
             endpoint.generate(["cat"] * 200, Sampling(3))
         assert len(service.asked) < 2 * (wire.GIVE_UP + 4)
 
