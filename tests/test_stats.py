@@ -230,3 +230,10 @@ def test_intervals_cover_what_they_promise(name):
     found = SCENARIOS[name].cover(repetitions, seed=1, draws=300)
     slack = 1.5 * math.sqrt(0.05 * 0.95 / repetitions)
     assert 0.93 - slack <= found.share <= 0.97 + slack, str(found)
+
+
+def test_a_skewed_mean_is_missed_as_often_above_as_below():
+    """Student's t alone would miss a mean of exponentials five times as often below as above."""
+    times = coverage.Scenario("times", 1.0, lambda rng: ({"value": rng.exponential(1, 40)}, np.arange(40)))
+    found = times.cover(1_500)
+    assert abs(found.above - found.below) < 0.02, str(found)
