@@ -12,7 +12,7 @@ from qualm.auditing.prove import prove
 from qualm.auditing.record import read, read_audit, save
 from qualm.auditing.report import Answer, Report, Stage, Subject, write_report
 from qualm.auditing.run import audit, machine
-from qualm.auditing.types import Proof
+from qualm.auditing.types import Audit, Proof
 from qualm.cases import ask, plain
 from qualm.cli.stop import Stop
 from qualm.files import read_json, write_json, writing
@@ -64,6 +64,7 @@ class Journey:
     quick: bool = False
     world: World = field(default_factory=World)
     epochs: float = 3.0
+    records: dict[Path, Audit | Proof] = field(default_factory=dict, repr=False)  # read once
 
     def run(self) -> Path:
         """All stages in order; returns the page."""
@@ -196,14 +197,18 @@ class Journey:
 
     def _subject(self, slug: str, name: str, trials: list[Trial]) -> Subject | None:
         base = self.folder / slug
-        if not (base / "audit" / "record.json").exists():
+        made = self._record(base / "audit")
+        if not isinstance(made, Audit):
             return None
-        made = read_audit(base / "audit")
         answers = tuple(Answer(ask(row["question"]), row["answer"]) for row in read_json(base / "answers.json"))
-        folders = [base / trial.slug for trial in trials]
-        records = [read(folder) for folder in folders if (folder / "record.json").exists()]
-        proofs = tuple(record for record in records if isinstance(record, Proof))
-        return Subject(name, made.card, made, answers, proofs)
+        proofs = [self._record(base / trial.slug) for trial in trials]
+        return Subject(name, made.card, made, answers, tuple(p for p in proofs if isinstance(p, Proof)))
+
+    def _record(self, folder: Path) -> Audit | Proof | None:
+        """What a stage kept in a folder, if it is done."""
+        if folder not in self.records and (folder / "record.json").exists():
+            self.records[folder] = read(folder)
+        return self.records.get(folder)
 
 
 def facts() -> Iterator[tuple[str, str]]:

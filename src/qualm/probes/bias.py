@@ -43,7 +43,7 @@ class Bias(Probe):
     unit = "nats"
     quick = 80
     margin = 0.1
-    chart: ClassVar[str] = "scatter:planted,gap"
+    chart: ClassVar[str] = "scatter:planted,gap,profession"
 
     def cases(self) -> list[Case]:
         planted = (self.world or World()).plant("professions").cases(1_000, self.seed)
