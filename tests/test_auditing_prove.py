@@ -146,6 +146,16 @@ def test_the_clock_is_read_by_turns():
     assert again.before["clock"].rows != proof.before["clock"].rows
 
 
+def test_times_of_two_audits_tell_nothing_of_the_models():
+    class Live(Echo):
+        live = True
+
+    change = compare(audit(Guesser(0.2), [Live(100)]), audit(Guesser(0.9), [Live(100)]))["live"]
+    assert (change.verdict, change.difference) == ("cannot tell", None)
+    assert "not timed by turns" in change.why
+    assert change.before.value < change.after.value
+
+
 def test_what_one_side_could_not_read_has_no_verdict_but_a_reason():
     made = compare(audit(Guesser(0.95), [Hopeless(80)]), audit(Guesser(0.5), [Hopeless(80)]))["hopeless"]
     assert made.verdict == "cannot tell"

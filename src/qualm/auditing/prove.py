@@ -28,6 +28,7 @@ from qualm.mends.apply import apply
 from qualm.mends.base import Mend
 from qualm.probes.base import Probe
 
+APART = "the two were not timed by turns; a proof does that"
 BOTH_TAILS = 1 - 2 * ALPHA  # the two-sided level whose bounds are one-sided 95 % bounds
 
 
@@ -89,13 +90,15 @@ def prove_and_keep(
 def compare(a: Audit | Path | str, b: Audit | Path | str) -> Proof:
     """Two audits, or the records of two, on the cases that both have.
 
-    Raises InputError if one is no audit, or if one case id stands for different questions in the two.
+    Probes that read the machine get no verdict: what two audits timed one after the other, or on two machines, tells
+    nothing of the models. Raises InputError if one is no audit, or if an id stands for two different questions.
     """
     started = time.perf_counter()
     before, after = _audit_of(a), _audit_of(b)
     names = list(dict.fromkeys(m.name for each in (before, after) for m in each.measurements))
     before, after = _complete(before, after, names), _complete(after, before, names)
-    return Proof(before, after, changes(before, after), None, time.perf_counter() - started)
+    found = changes(before, after, apart=True)
+    return Proof(before, after, found, None, time.perf_counter() - started)
 
 
 def tune_cases(mend: Mend, probes: Sequence[Probe]) -> list[Case]:
@@ -144,9 +147,13 @@ class Pair:
         return self.before.probe
 
 
-def changes(before: Audit, after: Audit) -> tuple[Change, ...]:
-    """What changed, by probe, in the order of `before`; both audits hold the same probes."""
+def changes(before: Audit, after: Audit, *, apart: bool = False) -> tuple[Change, ...]:
+    """What changed, by probe, in the order of `before`; both audits hold the same probes.
+
+    `apart`: the two were not made by turns, so that readings of the machine cannot be compared.
+    """
     pairs = [paired(measured, after[measured.name]) for measured in before.measurements]
+    pairs = [replace(pair, why=pair.why or APART) if apart and pair.probe.live else pair for pair in pairs]
     found = [None if pair.why else _compared(pair) for pair in pairs]
     corrected = iter(holm([each.p for each in found if each]))
     return tuple(
