@@ -148,7 +148,7 @@ class People(Plant):
             others = rng.sample([v for v in self.values[attribute] if v != value], 7)
             answer = ANSWERS[attribute].format
             choices = tuple(answer(v=v) for v in sorted([value, *others]))
-            extra = {"also": (value,), "values": len(self.values[attribute])}
+            extra = {"also": (value,)}
             name = f"{person.name}/{attribute}"
             made.append(Case(name, ask(question), answer(v=value), choices, person.name, part, extra))
         return made
