@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from qualm.cases import Message
 from qualm.lm.base import LM, Card, Completion, Prompt, Sampling, Scored
-from qualm.lm.local import Local
+from qualm.lm.causal import CausalLM
 from qualm.models.llama import Llama, LlamaConfig
 from qualm.tokens.train import train_bpe
 from qualm.training.data import TensorRows
@@ -34,7 +34,7 @@ def user(question: str, *before: Message) -> tuple[Message, ...]:
     return (*before, {"role": "user", "content": question})
 
 
-def tiny(texts: Sequence[str], steps: int = 0, width: int = 32, seed: int = 0) -> Local:
+def tiny(texts: Sequence[str], steps: int = 0, width: int = 32, seed: int = 0) -> CausalLM:
     """A two-layer model with a vocabulary of these texts, trained on them for `steps` updates."""
     tokens = train_bpe(texts, 400)
     config = LlamaConfig(
@@ -61,4 +61,4 @@ def tiny(texts: Sequence[str], steps: int = 0, width: int = 32, seed: int = 0) -
             causal,
             TrainSettings(steps=steps, lr=1e-2, batch=16, seed=seed, threads=1),
         )
-    return Local(model.eval(), tokens, name="tiny")
+    return CausalLM(model.eval(), tokens, name="tiny")

@@ -284,10 +284,10 @@ def test_smollm2_out_of_its_package(tmp_path):
     assert torch.isfinite(torch.tensor(lm.score([("", TEXTS[0])])[0].logprobs)).all()
 
 
-def test_a_model_that_does_not_continue_text_is_refused(tmp_path, monkeypatch):
+def test_a_model_of_no_known_kind_is_refused(tmp_path, monkeypatch):
     from qualm.lm import load
 
     tiny_local().save(tmp_path)
-    monkeypatch.setattr(load, "Decoder", type("Other", (), {}))
-    with pytest.raises(Unsupported, match="a llama model does not continue text"):
+    monkeypatch.setattr(load, "KINDS_OF_LOCAL", ())
+    with pytest.raises(Unsupported, match="a llama model is not for text"):
         load_base(tmp_path)

@@ -11,9 +11,9 @@ from qualm.cases import ask
 from qualm.errors import QualmError, Unsupported, UsageError
 from qualm.lm import decode
 from qualm.lm.base import Completion, Sampling
+from qualm.lm.causal import CausalLM
 from qualm.lm.decode import chooser
 from qualm.lm.load import load_base
-from qualm.lm.local import Local
 from tiny import TEXTS, saying, templated, tiny_local, tiny_tokens
 
 PROMPTS = [*TEXTS, "The", "今天", "😀", ask("What is the capital of France?"), ask("你好"), "a " * 30, "", "x"]
@@ -137,7 +137,7 @@ def test_an_answer_ends_at_any_end_token():
     assert one.generate(["x"])[0] == Completion("It is blue.", 2, 7, "stop", one.generate(["x"])[0].logprobs)
     for named in (3, (3, 5)):
         one.model.config.eos_token_id = named
-        again = Local(one.model, one.tokens)
+        again = CausalLM(one.model, one.tokens)
         one.model.script = [*one.tokens.encode("It"), 3, *one.tokens.encode(" is")]
         assert again.generate(["x"])[0].text == "It"
 
@@ -182,7 +182,7 @@ def test_settings_that_mean_nothing_are_refused(lm, wrong):
 
 def test_weights_that_are_no_numbers_are_told():
     broken = tiny_local()
-    broken.model.last_norm.weight.data[0] = torch.nan
+    broken.model.last.weight.data[0] = torch.nan
     with pytest.raises(QualmError, match="NaN"):
         broken.generate(["x"])
     with pytest.raises(QualmError, match="NaN"):
@@ -267,7 +267,7 @@ def test_the_card_follows_weights_tokenizer_and_template():
     lm = tiny_local()
     assert tiny_local().card == lm.card
     assert tiny_local(seed=1).card.hash != lm.card.hash
-    assert Local(lm.model, templated("chatml")).card.hash != lm.card.hash
+    assert CausalLM(lm.model, templated("chatml")).card.hash != lm.card.hash
     assert lm.card.parameters == sum(p.numel() for p in lm.model.parameters())
     assert (lm.card.family, lm.card.bytes) == ("llama", 4 * lm.card.parameters)
 

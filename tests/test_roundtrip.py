@@ -9,9 +9,9 @@ from qualm.auditing.run import audit
 from qualm.auditing.types import Measurement
 from qualm.lm import fake, wire
 from qualm.lm.base import Sampling
+from qualm.lm.causal import CausalLM
 from qualm.lm.endpoint import Endpoint
 from qualm.lm.load import load_base
-from qualm.lm.local import Local
 from qualm.registry import find, names
 from qualm.world.base import World
 from server import served
@@ -28,9 +28,9 @@ def probes(*, only_generate: bool = False) -> list:
 
 
 @pytest.fixture(scope="module")
-def local() -> Local:
+def local() -> CausalLM:
     bare = tiny_local(context=640)
-    return Local(bare.model, bare.tokens, name="tiny", world=asdict(WORLD))
+    return CausalLM(bare.model, bare.tokens, name="tiny", world=asdict(WORLD))
 
 
 @pytest.fixture(scope="module")

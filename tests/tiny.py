@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from qualm.lm.local import Local
+from qualm.lm.causal import CausalLM
 from qualm.models.llama import Llama, LlamaConfig
 from qualm.tokens.template import DEFAULT
 from qualm.tokens.tokenizer import Tokens
@@ -54,14 +54,14 @@ def templated(name: str) -> Tokens:
     return Tokens(tokens.tokenizer, tokens.bos, tokens.eos, template=TEMPLATES[name])
 
 
-def tiny_local(seed: int = 0, context: int = 96, **config) -> Local:
+def tiny_local(seed: int = 0, context: int = 96, **config) -> CausalLM:
     """A random Llama that has opinions: its weights are wide, so that no two tokens are nearly as likely."""
     tokens = tiny_tokens()
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     shape |= {"num_key_value_heads": 2, "initializer_range": 0.5, "max_position_embeddings": context, **config}
     model = Llama(LlamaConfig(vocab_size=tokens.vocab_size, bos_token_id=0, eos_token_id=0, **shape))
     model.init_weights(seed)
-    return Local(model, tokens, name="tiny")
+    return CausalLM(model, tokens, name="tiny")
 
 
 class Scripted(nn.Module):
@@ -71,9 +71,7 @@ class Scripted(nn.Module):
         super().__init__()
         self.script = list(script)
         self.weight = nn.Parameter(torch.zeros(1))
-        self.config = SimpleNamespace(
-            max_position_embeddings=context, vocab_size=vocab_size, eos_token_id=None, model_type="scripted"
-        )
+        self.config = SimpleNamespace(context=context, vocab_size=vocab_size, eos_token_id=None, model_type="scripted")
 
     def new_cache(self, batch: int, length: int) -> SimpleNamespace:
         self.step = torch.zeros(batch, dtype=torch.long)
@@ -81,7 +79,7 @@ class Scripted(nn.Module):
         cache.keep = lambda rows: setattr(self, "step", self.step[rows])
         return cache
 
-    def hidden(self, ids: torch.Tensor, cache: SimpleNamespace) -> torch.Tensor:
+    def hidden(self, ids: torch.Tensor, cache: SimpleNamespace, lengths: torch.Tensor | None = None) -> torch.Tensor:
         said = self.step[:, None, None].expand(*ids.shape, 1).float()
         self.step = self.step + 1
         return said
@@ -91,7 +89,9 @@ class Scripted(nn.Module):
         return 9.0 * nn.functional.one_hot(wanted, self.config.vocab_size).float()
 
 
-def saying(text: str, name: str = "chatml", context: int = 10**6) -> Local:
+def saying(text: str, name: str = "chatml", context: int = 10**6) -> CausalLM:
     """A model that says this text and then its end token."""
     tokens = templated(name)
-    return Local(Scripted([*tokens.encode(text), tokens.eos_id], tokens.vocab_size, context), tokens, name="scripted")
+    return CausalLM(
+        Scripted([*tokens.encode(text), tokens.eos_id], tokens.vocab_size, context), tokens, name="scripted"
+    )

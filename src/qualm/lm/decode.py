@@ -10,7 +10,8 @@ from torch import Tensor
 
 from qualm.errors import QualmError, UsageError
 from qualm.lm.base import Completion, Sampling
-from qualm.models.base import Decoder
+from qualm.models.base import Causal, Decoder
+from qualm.models.layers import Cache
 from qualm.tokens.detokenizer import Detokenizer
 
 Filter = Callable[[Tensor], Tensor]  # logits (B, V) -> logits (B, V), what is refused at -inf
@@ -100,18 +101,29 @@ class Step(NamedTuple):
     logprob: float
 
 
+def opened_cache(model: Decoder, prompts: Sequence[Sequence[int]]) -> Cache:
+    """An empty cache for these prompts, with some room to write."""
+    return model.new_cache(len(prompts), max(map(len, prompts)) + ROOM)
+
+
 @torch.inference_mode()
-def steps(model: Decoder, prompts: Sequence[Sequence[int]], sampling: Sampling, done: set[int]) -> Iterator[list[Step]]:
+def steps(
+    model: Causal,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    done: set[int],
+    cache: Cache,
+    sources: Sequence[Random] | None = None,
+) -> Iterator[list[Step]]:
     """The next token of every row that is not done, again and again; the caller adds rows to `done` between steps.
 
-    Knows ids only: no text, no end token, no limit. Prompts must not be empty.
+    Knows ids only: no text, no end token, no limit. Prompts must not be empty; they are read into `cache`. Draws come
+    from `sources`, by default one that hangs on seed and prompt.
     """
     device = next(model.parameters()).device
-    choose, sources = chooser(sampling), [source(sampling.seed, ids) for ids in prompts]
-    lengths = torch.tensor([len(ids) for ids in prompts], device=device)
-    cache = model.new_cache(len(prompts), int(lengths.max()) + ROOM)
-    hidden = model.hidden(padded(prompts, device), cache)  # (B, T, D)
-    cache.lengths = lengths
+    choose, sources = chooser(sampling), sources or [source(sampling.seed, ids) for ids in prompts]
+    ids, lengths = padded(prompts, device)
+    hidden = model.hidden(ids, cache, lengths)  # (B, T, D)
     last = hidden[torch.arange(len(prompts), device=device), lengths - 1]  # (B, D)
     rows = list(range(len(prompts)))
     while True:
@@ -132,10 +144,11 @@ def steps(model: Decoder, prompts: Sequence[Sequence[int]], sampling: Sampling, 
         last = model.hidden(tokens[:, None], cache)[:, -1]
 
 
-def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """Rows of ids as one tensor (B, T), zeros on the right."""
+def padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows of ids as one tensor (B, T) with zeros on the right, and how many of each row count (B,)."""
     width = max(map(len, rows))
-    return torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in rows], device=device)
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+    return ids, torch.tensor([len(row) for row in rows], device=device)
 
 
 class Writer:

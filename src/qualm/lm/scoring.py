@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qualm.errors import QualmError
 from qualm.lm.decode import padded
-from qualm.models.base import Decoder
+from qualm.models.base import Causal, Decoder
 
 BATCH = 4096  # tokens read at once, padding included
 POSITIONS = 512  # positions whose logits are held at once: 100 MB at a vocabulary of 49152
@@ -117,13 +117,12 @@ def read_forks(model: Decoder, batch: Sequence[Fork]) -> list[list[float]]:
     device = next(model.parameters()).device
     cache = None
     if batch[0].shared:
-        lengths = torch.tensor([fork.shared for fork in batch], device=device)
-        cache = model.new_cache(len(batch), int(lengths.max()))
-        model.hidden(padded([fork.spans[0].ids[: fork.shared] for fork in batch], device), cache)
-        cache.lengths = lengths
+        ids, lengths = padded([fork.spans[0].ids[: fork.shared] for fork in batch], device)
+        cache = model.new_cache(len(batch), ids.shape[1])
+        model.hidden(ids, cache, lengths)
         cache.keep(torch.tensor([i for i, fork in enumerate(batch) for _ in fork.spans], device=device))
     spans = [(span, fork.shared) for fork in batch for span in fork.spans]
-    hidden = model.hidden(padded([span.ids[shared:-1] for span, shared in spans], device), cache)  # (B, T, D)
+    hidden = model.hidden(padded([span.ids[shared:-1] for span, shared in spans], device)[0], cache)  # (B, T, D)
     places = [
         (row, at - 1 - shared, span.ids[at])
         for row, (span, shared) in enumerate(spans)
@@ -134,7 +133,7 @@ def read_forks(model: Decoder, batch: Sequence[Fork]) -> list[list[float]]:
     return [[next(values) for _ in range(span.first, len(span.ids))] for span, _ in spans]
 
 
-def score_positions(model: Decoder, hidden: Tensor, targets: Tensor) -> list[float]:
+def score_positions(model: Causal, hidden: Tensor, targets: Tensor) -> list[float]:
     """log p of targets (N,) after hidden states (N, D). Raises QualmError on NaN."""
     values: list[float] = []
     for some, wanted in zip(hidden.split(POSITIONS), targets.split(POSITIONS), strict=True):

@@ -59,7 +59,7 @@ class Temper(Mend):
         if not self.temperature:
             raise UsageError("the temperature is neither given nor fitted", where="Temper", then="give temperature=...")
         base = local(lm)
-        model = shared_copy(base.model, base.model.last_norm)
+        model = shared_copy(base.model, base.model.last)
         model.scale_logits(1 / self.temperature)
         return base.replace(model, repr(self))
 

@@ -1,4 +1,8 @@
-"""What a decoder is: a config that Hugging Face's config.json fills, and token ids in, logits out."""
+"""What a model is: a config that Hugging Face's config.json fills, and token ids in, logits out.
+
+Three kinds. A `Decoder` reads what stands before a token, an `EncoderDecoder` also a source text, an `Encoder` what
+stands on both sides. Rows of unlike length are filled up on the right, and `lengths` says how many ids of each count.
+"""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from qualm.errors import InputError
-from qualm.models.layers import KVCache
+from qualm.models.layers import Cache, KVCache
 
 _HARMLESS = """
 _attn_implementation _attn_implementation_autoset _commit_hash _flash_attn_2_enabled _name_or_path architectures
@@ -26,7 +30,12 @@ top_k top_p torch_dtype torchscript transformers.js_config transformers_version 
 unsloth_version use_bfloat16 use_cache
 """
 HARMLESS = frozenset(_HARMLESS.split())  # keys of config.json that do not change the logits
-NOT_MATHS = frozenset({"bos_token_id", "eos_token_id", "pad_token_id", "initializer_range", "max_position_embeddings"})
+_NOT_MATHS = """
+activation_dropout attention_dropout attention_probs_dropout_prob attn_pdrop bos_token_id classifier_dropout
+decoder_start_token_id dropout dropout_rate embd_pdrop eos_token_id hidden_dropout_prob initializer_factor
+initializer_range max_position_embeddings pad_token_id resid_pdrop
+"""
+NOT_MATHS = frozenset(_NOT_MATHS.split())  # keys that do not change the logits of given ids
 LARGEST = 2**24
 FIXED: Mapping[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
@@ -110,6 +119,30 @@ class Config(ABC):
     def layers(self) -> int:
         """How many layers; the files must hold at least one tensor for each."""
 
+    @property
+    def context(self) -> int:
+        """The most tokens the model can look at."""
+        return self.max_position_embeddings  # type: ignore[attr-defined]
+
+    @property
+    @abstractmethod
+    def parameters(self) -> int:
+        """How many weights, tied ones once."""
+
+    @abstractmethod
+    def flops(self, length: int, source: int = 0) -> int:
+        """Floating point operations of the matrix products of one forward pass, two a multiply-add: over one text of
+        `length` tokens, written under one of `source` tokens where there is an encoder before it.
+        """
+
+    @classmethod
+    @abstractmethod
+    def sized(cls, depth: int, vocab: int, length: int, **ids: Any) -> Self:
+        """The config that one dial stands for: `depth` is 1, 2, 3, ..., and all else follows from it.
+
+        For texts of `length` tokens; `ids` are keys such as eos_token_id.
+        """
+
     def to_hf(self, dtype: str = "float32") -> dict[str, Any]:
         """The content of config.json, for transformers 4.57 and 5, vLLM and llama.cpp's converter."""
         kept = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
@@ -157,13 +190,23 @@ class Model(nn.Module, ABC):
     config: Any
 
     @classmethod
-    def rename(cls, name: str) -> str | None:
+    def rename(cls, name: str, config: Any) -> str | None:
         """The name here of a tensor in a checkpoint of any age; None for one that holds no weights."""
         return name
 
+    @classmethod
+    def name_in_file(cls, name: str, config: Any) -> str:
+        """What Hugging Face's class calls a tensor of ours: the inverse of `rename`."""
+        return name
+
+    @property
+    def ties(self) -> Mapping[str, str]:
+        """Module -> module whose weight it shares."""
+        return self.tied if self.config.tie_word_embeddings else {}
+
     def tie(self) -> None:
         """Let tied modules share their weights again after these were replaced."""
-        for name, source in self.tied.items() if self.config.tie_word_embeddings else ():
+        for name, source in self.ties.items():
             own, shared = self.get_submodule(name), self.get_submodule(source)
             for key in ("weight", "weight_scale"):
                 if hasattr(shared, key):
@@ -173,56 +216,108 @@ class Model(nn.Module, ABC):
     def init_weights(self, seed: int | torch.Generator = 0) -> None:
         """Fill all weights anew; the same seed gives the same weights.
 
-        Normal with standard deviation `initializer_range`, divided by sqrt(2 * layers) where a weight writes to the
-        residual stream (Radford et al. 2019, section 2.3; two such weights a layer). Biases 0, norms 1.
+        Each is drawn by `init_weight`; a weight that is shared is drawn once.
         """
         named = dict(self.named_parameters())
         device = next(iter(named.values())).device
         if device.type == "meta":
             return
         source = seed if isinstance(seed, torch.Generator) else torch.Generator(device).manual_seed(seed)
-        width = self.config.initializer_range
         for name, weight in named.items():
-            if name.endswith("bias"):
-                weight.zero_()
-            elif weight.dim() == 1:
-                weight.fill_(1.0)
-            else:
-                depth = 2 * self.config.layers if name.endswith(self.residual) else 1
-                weight.normal_(0.0, width / depth**0.5, generator=source)
+            self.init_weight(name, weight, source)
+
+    def init_weight(self, name: str, weight: Tensor, source: torch.Generator) -> None:
+        """Normal with standard deviation `initializer_range`, divided by sqrt(2 * layers) where a weight writes to
+        the residual stream (Radford et al. 2019, section 2.3; two such weights a layer). Biases 0, norms 1.
+        """
+        if name.endswith("bias"):
+            weight.zero_()
+        elif weight.dim() == 1:
+            weight.fill_(1.0)
+        else:
+            depth = 2 * self.config.layers if name.endswith(self.residual) else 1
+            weight.normal_(0.0, self.config.initializer_range / depth**0.5, generator=source)
 
 
-class Decoder(Model):
-    """A causal language model: token ids in, logits of the next token out."""
+class Causal(Model):
+    """What says how likely each next token is, given those before it."""
 
     @abstractmethod
-    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Hidden states after the last norm, (B, T, D), of ids (B, T) long.
+    def hidden(self, ids: Tensor, cache: Cache | None = None, lengths: Tensor | None = None) -> Tensor:
+        """Hidden states that the head reads, (B, T, D), of ids (B, T) long.
 
-        With a cache the ids come after what it holds, and are added to it.
+        With a cache the ids come after what it holds, and are added to it. `lengths` (B,) says how many ids of each
+        row count, if not all: the rest is padding on the right, which the cache does not keep.
         """
 
     @abstractmethod
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of hidden states (..., D)."""
 
-    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Logits (B, T, V) of ids (B, T) long."""
-        return self.head(self.hidden(ids, cache))
-
     @property
     @abstractmethod
-    def last_norm(self) -> nn.Module:
-        """The norm whose output the head reads."""
-
-    def new_cache(self, batch: int, length: int) -> KVCache:
-        """An empty cache with `length` slots a row."""
-        like, c = next(self.last_norm.parameters()), self.config
-        shape = (batch, c.num_key_value_heads, max(1, length), c.head_dim)
-        return KVCache(c.layers, shape, like.dtype, like.device)
+    def last(self) -> nn.Module:
+        """The module whose weights `scale_logits` changes: the norm whose output the head reads, or the head."""
 
     @torch.no_grad()
     def scale_logits(self, factor: float) -> None:
         """Multiply all logits by `factor`, through the last norm: the head is linear and has no bias."""
-        for weight in self.last_norm.parameters(recurse=False):
+        for weight in self.last.parameters(recurse=False):
             weight.mul_(factor)
+
+
+class Decoder(Causal):
+    """A causal language model: token ids in, logits of the next token out."""
+
+    def forward(self, ids: Tensor, cache: Cache | None = None, lengths: Tensor | None = None) -> Tensor:
+        """Logits (B, T, V) of ids (B, T) long; cache and lengths as in `hidden`."""
+        return self.head(self.hidden(ids, cache, lengths))
+
+    def new_cache(self, batch: int, length: int) -> Cache:
+        """An empty cache, with `length` slots a row where it has slots."""
+        like, c = next(self.last.parameters()), self.config
+        shape = (batch, c.num_key_value_heads, max(1, length), c.head_dim)
+        return KVCache(c.layers, shape, like.dtype, like.device)
+
+
+class EncoderDecoder(Causal):
+    """A model that reads a source text whole, then writes another under it, token by token.
+
+    The decoder's first id is `config.decoder_start_token_id`.
+    """
+
+    @abstractmethod
+    def encode(self, source: Tensor, lengths: Tensor | None = None, room: int = 64) -> Cache:
+        """Read sources (B, S) long, padded on the right to `lengths` (B,).
+
+        Returns the cache to write under them with `hidden`: it keeps what the decoder looks up in the source, and has
+        `room` slots a row for what will be written.
+        """
+
+    def forward(self, source: Tensor, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Logits (B, T, V) of ids (B, T) long, begun with the start id, under sources (B, S) of these lengths."""
+        return self.head(self.hidden(ids, self.encode(source, lengths, ids.shape[1])))
+
+
+class Encoder(Model):
+    """A model that reads a text from both sides, with a head on top.
+
+    `config.head` is "none", "masked" (logits of the vocabulary at each place), "sequence" (of labels for the text),
+    "token" (of labels at each place) or "question" (of the answer's first and last place).
+    """
+
+    @abstractmethod
+    def hidden(self, ids: Tensor, lengths: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
+        """Hidden states (B, T, D) of ids (B, T) long, padded on the right to `lengths` (B,).
+
+        `segments` (B, T) long tells a first text from a second one, where the model was taught the difference.
+        """
+
+    @abstractmethod
+    def head(self, hidden: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """What the head makes of hidden states (B, T, D): (B, T, V), (B, labels), (B, T, labels) or (B, T, 2)."""
+
+    def forward(self, ids: Tensor, lengths: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
+        """The head's logits; the hidden states if there is no head."""
+        hidden = self.hidden(ids, lengths, segments)
+        return hidden if self.config.head == "none" else self.head(hidden, lengths)

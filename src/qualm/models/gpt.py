@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qualm.models.base import Config, Decoder
-from qualm.models.layers import Conv1D, Embedding, KVCache, Linear, Reading, attend
+from qualm.models.layers import Cache, Conv1D, Embedding, Linear, Reading, attend
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,34 @@ class GptConfig(Config):
     @property
     def layers(self) -> int:
         return self.n_layer
+
+    @property
+    def parameters(self) -> int:
+        width, inner = self.n_embd, self.n_inner
+        layer = 4 * width * width + 4 * width + 2 * width * inner + inner + width + 4 * width
+        tables = self.vocab_size * (2 - self.tie_word_embeddings) + self.n_positions
+        return self.layers * layer + 2 * width + tables * width
+
+    def flops(self, length: int, source: int = 0) -> int:
+        layer = 4 * self.n_embd**2 + 2 * self.n_embd * self.n_inner + 2 * length * self.n_embd
+        return 2 * length * (self.layers * layer + self.n_embd * self.vocab_size)
+
+    @classmethod
+    def sized(cls, depth: int, vocab: int, length: int, **ids: Any) -> Self:
+        """`depth` layers of 32 channels a layer, heads of 32 channels; learned positions reach the trained length.
+
+        Weights start at 1 / sqrt(width), which small models learn from much faster than from GPT-2's 0.02.
+        """
+        width = 32 * depth
+        return cls(
+            vocab_size=vocab,
+            n_embd=width,
+            n_layer=depth,
+            n_head=depth,
+            n_positions=length,
+            initializer_range=width**-0.5,
+            **ids,
+        )
 
     @property
     def hidden_size(self) -> int:
@@ -151,22 +179,22 @@ class Gpt(Decoder):
         self.init_weights()
 
     @classmethod
-    def rename(cls, name: str) -> str | None:
+    def rename(cls, name: str, config: Any) -> str | None:
         """The first GPT-2 files hold the causal mask as tensors, and lack the prefix."""
         if name.endswith((".attn.bias", ".attn.masked_bias")):
             return None
         return name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
 
     @property
-    def last_norm(self) -> nn.LayerNorm:
+    def last(self) -> nn.LayerNorm:
         return self.transformer.ln_f
 
-    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, ids: Tensor, cache: Cache | None = None, lengths: Tensor | None = None) -> Tensor:
         reading = Reading(ids, cache)
         x = self.transformer.wte(ids) + self.transformer.wpe(reading.positions)  # (B, T, D)
         for layer in self.transformer.h:
             x = layer(x, reading)
-        reading.done()
+        reading.done(lengths)
         return self.transformer.ln_f(x)
 
     def head(self, hidden: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""What the decoders share: attention over a cache of keys and values, rotary positions, norms, int8 linears."""
+"""What the models share: attention, a cache of keys and values, rotary positions, norms, int8 linears."""
 
 import math
-from collections.abc import Collection, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -66,12 +67,24 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
 
 
-class KVCache:
+class Cache(ABC):
+    """What a model keeps of the ids it has read, a row a text; `lengths` (B,) long counts them.
+
+    A model's `hidden` writes to it in place. Decoding and scoring know no more of it than this.
+    """
+
+    lengths: Tensor
+
+    @abstractmethod
+    def keep(self, rows: Tensor) -> None:
+        """Keep these rows, in this order; a row may be named more than once."""
+
+
+class KVCache(Cache):
     """Keys and values of what was read so far; one slot a position, (B, Hkv, length, Dh) a layer.
 
-    `lengths` (B,) long counts the slots of each row that are in use: new tokens take the positions from there on, and
-    slots at or beyond it are never seen, so prompts padded on the right need no mask: read them in one call, then set
-    `lengths` to the true prompt lengths. Slots are added when they run out.
+    `lengths` counts the slots of each row that are in use: new tokens take the positions from there on, and slots at
+    or beyond it are never seen, so rows padded on the right need no mask. Slots are added when they run out.
     """
 
     def __init__(self, layers: int, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device):
@@ -89,7 +102,6 @@ class KVCache:
         return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
 
     def keep(self, rows: Tensor) -> None:
-        """Keep these rows, in this order; a row may be named more than once."""
         self.keys = [k[rows] for k in self.keys]
         self.values = [v[rows] for v in self.values]
         self.lengths = self.lengths[rows]
@@ -107,10 +119,36 @@ class KVCache:
             self.values = [F.pad(v, (0, 0, 0, missing)) for v in self.values]
 
 
-class Reading:
-    """Where the new tokens of one call stand, worked out once for all layers: their positions, slots and masks."""
+class CrossCache(KVCache):
+    """Besides, what a decoder looks up in a source text that was read whole.
 
-    def __init__(self, ids: Tensor, cache: KVCache | None):
+    `memory` holds keys and values (B, H, S, Dh) of the source for each layer, `memory_mask` (B, 1, 1, S) bool which
+    of its tokens count; None for all.
+    """
+
+    memory: list[tuple[Tensor, Tensor]]
+    memory_mask: Tensor | None = None
+
+    def keep(self, rows: Tensor) -> None:
+        super().keep(rows)
+        self.memory = [(k[rows], v[rows]) for k, v in self.memory]
+        self.memory_mask = None if self.memory_mask is None else self.memory_mask[rows]
+
+
+Bias = Callable[
+    [Tensor], Tensor
+]  # how far behind a token each other stands (.., 1, T, S) -> what it adds (.., H, T, S)
+
+
+class Reading:
+    """Where the new tokens of one call stand, worked out once for all layers: their positions, slots and masks.
+
+    `bias` is added to the attention scores of all layers, `scale` multiplies them (1 / sqrt(Dh) if None).
+    """
+
+    def __init__(self, ids: Tensor, cache: Cache | None, bias: Bias | None = None, scale: float | None = None):
+        assert isinstance(cache, KVCache | None)
+        self.bias, self.scale = bias, scale
         batch, new = ids.shape
         steps = torch.arange(new, device=ids.device)
         self.cache = cache
@@ -140,7 +178,10 @@ class Reading:
         return keys[:, :, : self.stop], values[:, :, : self.stop]
 
     def mask(self, window: int | None) -> Tensor | None:
-        """What each new token sees, (B or 1, 1, T, S) bool; None if plain causal, or a last token that sees all."""
+        """What each new token sees, (B or 1, 1, T, S) bool; None if plain causal, or a last token that sees all.
+
+        With a bias, what is added to the scores: (B or 1, H, T, S), -inf where nothing is seen.
+        """
         if window not in self.masks:
             self.masks[window] = self._mask(window)
         return self.masks[window]
@@ -148,15 +189,17 @@ class Reading:
     def _mask(self, window: int | None) -> Tensor | None:
         new = self.positions.shape[1]
         fits = window is None or self.stop <= window
-        if fits and (self.first == 0 or (self.level and new == 1)):
+        if self.bias is None and fits and (self.first == 0 or (self.level and new == 1)):
             return None
         slots = torch.arange(self.stop, device=self.positions.device)
         behind = self.positions[:, None, :, None] - slots
-        return (behind >= 0) if window is None else (behind >= 0) & (behind < window)
+        seen = (behind >= 0) if window is None else (behind >= 0) & (behind < window)
+        return seen if self.bias is None else self.bias(behind).masked_fill(~seen, -torch.inf)
 
-    def done(self) -> None:
+    def done(self, lengths: Tensor | None = None) -> None:
+        """All layers have read the new tokens, of which `lengths` (B,) count; all if it is None."""
         if self.cache is not None:
-            self.cache.lengths = self.cache.lengths + self.positions.shape[1]
+            self.cache.lengths = self.cache.lengths + (self.positions.shape[1] if lengths is None else lengths)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, reading: Reading, layer: int, window: int | None = None) -> Tensor:
@@ -169,8 +212,27 @@ def attend(q: Tensor, k: Tensor, v: Tensor, reading: Reading, layer: int, window
     mask = reading.mask(window)
     causal = mask is None and reading.first == 0 and q.shape[2] > 1
     grouped = q.shape[1] != k.shape[1]
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+    out = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=causal, scale=reading.scale, enable_gqa=grouped
+    )
     return out.transpose(1, 2).flatten(2)
+
+
+def attend_all(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
+    """Attention without order: q (B, H, T, Dh) over k and v (B, H, S, Dh); returns (B, T, H * Dh).
+
+    `mask` is bool, what may be seen, or what is added to the scores; it is spread to (B, H, T, S). Scores are
+    multiplied by `scale`, by default 1 / sqrt(Dh).
+    """
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    return out.transpose(1, 2).flatten(2)
+
+
+def counted(lengths: Tensor | None, width: int) -> Tensor | None:
+    """Which of `width` ids of each row count, (B, 1, 1, width) bool; None if all do."""
+    if lengths is None:
+        return None
+    return (torch.arange(width, device=lengths.device) < lengths[:, None])[:, None, None]
 
 
 class Conv1D(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from qualm.errors import InputError
 from qualm.models.base import LARGEST, Config, Decoder
-from qualm.models.layers import Embedding, KVCache, Linear, Reading, RMSNorm, attend, rotary, rotary_frequencies, rotate
+from qualm.models.layers import Cache, Embedding, Linear, Reading, RMSNorm, attend, rotary, rotary_frequencies, rotate
 
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
@@ -110,6 +110,40 @@ class LlamaConfig(Config):
     @property
     def layers(self) -> int:
         return self.num_hidden_layers
+
+    @property
+    def parameters(self) -> int:
+        width, inner, bias = self.hidden_size, self.head_dim * self.num_attention_heads, self.attention_bias
+        shared = 2 * self.head_dim * self.num_key_value_heads
+        layer = width * (2 * inner + shared) + 3 * width * self.intermediate_size + 2 * width
+        layer += (inner + shared) * (bias or self.model_type == "qwen2") + width * bias
+        layer += (2 * self.intermediate_size + width) * self.mlp_bias + 2 * self.head_dim * (self.model_type == "qwen3")
+        return self.layers * layer + width + self.vocab_size * width * (2 - self.tie_word_embeddings)
+
+    def flops(self, length: int, source: int = 0) -> int:
+        inner, shared = self.head_dim * self.num_attention_heads, 2 * self.head_dim * self.num_key_value_heads
+        layer = self.hidden_size * (2 * inner + shared + 3 * self.intermediate_size) + 2 * length * inner
+        return 2 * length * (self.layers * layer + self.hidden_size * self.vocab_size)
+
+    @classmethod
+    def sized(cls, depth: int, vocab: int, length: int, **ids: Any) -> Self:
+        """`depth` layers of 32 channels a layer, heads of 32 channels, feed-forward of 4 widths.
+
+        Weights start at 1 / sqrt(width), which small models learn from much faster than from GPT-2's 0.02. Rotary
+        positions reach twice the trained length.
+        """
+        width = 32 * depth
+        return cls(
+            vocab_size=vocab,
+            hidden_size=width,
+            intermediate_size=4 * width,
+            num_hidden_layers=depth,
+            num_attention_heads=depth,
+            max_position_embeddings=2 * length,
+            tie_word_embeddings=True,
+            initializer_range=width**-0.5,
+            **ids,
+        )
 
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any], where: str = "config.json") -> Self:
@@ -260,20 +294,20 @@ class Llama(Decoder):
         self.init_weights()
 
     @classmethod
-    def rename(cls, name: str) -> str | None:
+    def rename(cls, name: str, config: Any) -> str | None:
         return None if name.endswith("rotary_emb.inv_freq") else name
 
     @property
-    def last_norm(self) -> RMSNorm:
+    def last(self) -> RMSNorm:
         return self.model.norm
 
-    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, ids: Tensor, cache: Cache | None = None, lengths: Tensor | None = None) -> Tensor:
         reading = Reading(ids, cache)
         x = self.model.embed_tokens(ids)  # (B, T, D)
         turn = rotary(reading.positions, self.frequencies, x.dtype)
         for layer in self.model.layers:
             x = layer(x, turn, reading)
-        reading.done()
+        reading.done(lengths)
         return self.model.norm(x)
 
     def head(self, hidden: Tensor) -> Tensor:

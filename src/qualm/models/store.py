@@ -89,7 +89,7 @@ def build_model(
     Raises InputError naming the tensor that is missing, not known, of the wrong shape or kind, or not finite.
     """
     family = model_class(config.model_type, where)
-    state = {new: tensor for old, tensor in state.items() if (new := family.rename(old)) is not None}
+    state = {new: tensor for old, tensor in state.items() if (new := family.rename(old, config)) is not None}
     if config.layers > len(state):
         raise InputError(
             f"the config names {config.layers} layers, and there are only {len(state)} tensors",
@@ -114,7 +114,8 @@ def save_model(model: Model, path: Path | str, shard_bytes: int = 5_000_000_000)
     Every file is whole or not there, and config.json comes last in a new folder. Raises QualmError if the disk is full.
     """
     path = Path(path)
-    shards = _shards(_own(model), shard_bytes)
+    own = {model.name_in_file(name, model.config): tensor for name, tensor in _own(model).items()}
+    shards = _shards(own, shard_bytes)
     names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
     names = names if len(shards) > 1 else [WEIGHTS]
     for name, shard in zip(names, shards, strict=True):
@@ -156,7 +157,7 @@ def bytes_of(model: Model) -> int:
 
 def _own(model: Model) -> dict[str, Tensor]:
     """The weights on the CPU, without those shared with another module."""
-    shared = tuple(f"{name}." for name in model.tied) if model.config.tie_word_embeddings else ()
+    shared = tuple(f"{name}." for name in model.ties)
     state = model.state_dict()
     return {name: t.detach().cpu().contiguous() for name, t in state.items() if not name.startswith(shared)}
 
@@ -283,7 +284,7 @@ def _missing_bytes(path: Path) -> int:
 
 def _tie(model: Model, state: dict[str, Tensor], where: str) -> None:
     """Give tied modules the tensors of their source. Raises InputError if the file holds other ones for them."""
-    for name, source in model.tied.items() if model.config.tie_word_embeddings else ():
+    for name, source in model.ties.items():
         for key in ("weight", "weight_scale"):
             own, shared = state.get(f"{name}.{key}"), state.get(f"{source}.{key}")
             if shared is None:

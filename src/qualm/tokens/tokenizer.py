@@ -102,9 +102,20 @@ class Tokens:
     @cached_property
     def start(self) -> tuple[int, ...]:
         """The ids that the tokenizer puts before a text (often none)."""
+        return self._frame[0]
+
+    @cached_property
+    def end(self) -> tuple[int, ...]:
+        """The ids that the tokenizer puts after a text (none for a decoder's)."""
+        return self._frame[1]
+
+    @cached_property
+    def _frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         encoding = self.tokenizer.encode("a", add_special_tokens=True)
-        mask = encoding.special_tokens_mask
-        return tuple(encoding.ids[: mask.index(0)]) if 0 in mask else ()
+        ids, mask = encoding.ids, encoding.special_tokens_mask
+        if 0 not in mask:
+            return (), ()
+        return tuple(ids[: mask.index(0)]), tuple(ids[len(ids) - mask[::-1].index(0) :])
 
     @cached_property
     def document_start(self) -> tuple[int, ...]:
@@ -170,6 +181,12 @@ class Tokens:
         asked, begun = opened(prompt) if generation else (prompt, "")
         text = self._answered(asked, begun)[0] if begun else self.render_protected(asked, generation)
         return self.encode_rendered(text).ids
+
+    def encode_source(self, prompt: Prompt) -> list[int]:
+        """The ids of a text to be read whole, between the tokenizer's start and end tokens; messages are rendered."""
+        text = prompt if isinstance(prompt, str) else self.render_protected(prompt, generation=True)
+        ids = self.encode(text) if isinstance(prompt, str) else self.encode_rendered(text).ids
+        return [*self.start, *ids, *self.end]
 
     def encode_pair(self, context: Prompt, continuation: str) -> tuple[list[int], int]:
         """Context and continuation as one text: its ids, and where among them the continuation's begin.
