@@ -10,18 +10,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from qualm.cases import Prompt
 from qualm.errors import InputError, QualmError
 from qualm.files import hash_json
-from qualm.lm.base import LM, Card, Completion, Sampling, Scored
+from qualm.lm.base import LM, Answer, Card, Completion, Sampling, Scored, Span
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CHUNK = 256  # prompts or pairs asked and written at once: what a kill can lose
 
 Stored = Mapping[str, Any]
 Thing = TypeVar("Thing")
-Answer = TypeVar("Answer", Completion, Scored)
+Said = TypeVar("Said", Completion, Scored)
 
 
 class Replay(LM):
@@ -29,7 +32,8 @@ class Replay(LM):
 
     Prompts are taken in chunks in the order given, and only those of a chunk are asked that are not on disk, each
     once. A chunk is written whole or not at all, so a run that was killed makes the same batches when it is
-    resumed, and ends with the same bits. What stayed unread is not kept. Streams are passed on.
+    resumed, and ends with the same bits. What stayed unread is not kept. Streams are passed on,
+    and so is all but generated text and scores.
     """
 
     def __init__(self, inner: LM, folder: Path | str, chunk: int = CHUNK):
@@ -68,7 +72,22 @@ class Replay(LM):
     def stream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Iterator[str]:
         return self.inner.stream(prompt, sampling)
 
-    def _answer(self, things: Sequence[Thing], kind: "Kind[Thing, Answer]") -> list[Answer]:
+    def embed(self, texts: Sequence[str]) -> "np.ndarray":
+        return self.inner.embed(texts)
+
+    def classify(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        return self.inner.classify(texts)
+
+    def tag(self, texts: Sequence[str]) -> list[list[Span]]:
+        return self.inner.tag(texts)
+
+    def answer(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
+        return self.inner.answer(pairs)
+
+    def fill(self, texts: Sequence[str], top: int = 5) -> list[list[dict[str, float]]]:
+        return self.inner.fill(texts, top)
+
+    def _answer(self, things: Sequence[Thing], kind: "Kind[Thing, Said]") -> list[Said]:
         shelf, answers = self._shelf(), []
         for at in range(0, len(things), self.chunk):
             keys = [hash_json(kind.key(thing)) for thing in things[at : at + self.chunk]]
@@ -90,14 +109,14 @@ class Replay(LM):
 
 
 @dataclass(frozen=True)
-class Kind(Generic[Thing, Answer]):
+class Kind(Generic[Thing, Said]):
     """One way of asking: what an answer depends on, how to ask, how to keep it."""
 
     key: Callable[[Thing], Any]
-    ask: Callable[[Sequence[Thing]], list[Answer]]
-    pack: Callable[[Answer], Stored]
-    unpack: Callable[[Stored], Answer]
-    unread: Callable[[Answer], bool]
+    ask: Callable[[Sequence[Thing]], list[Said]]
+    pack: Callable[[Said], Stored]
+    unpack: Callable[[Stored], Said]
+    unread: Callable[[Said], bool]
 
 
 def _completion(kept: Stored) -> Completion:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from qualm.errors import Unsupported
-from qualm.lm.base import Prompt, Sampling, Scored
+from qualm.lm.base import UNDER, Prompt, Sampling, Scored
 from qualm.lm.causal import Writing
 from qualm.lm.decode import Step, padded, source, steps
 from qualm.lm.scoring import score_positions
@@ -23,6 +23,7 @@ class Seq2SeqLM(Writing):
     """
 
     of: ClassVar[type[Model]] = EncoderDecoder
+    scoring: ClassVar[str] = UNDER
     can = frozenset({"generate", "score", "weights"})
 
     @property

@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from qualm.lm.base import LM, Completion, Prompt, Sampling, Scored
+from qualm.lm.base import LM, Answer, Completion, Prompt, Sampling, Scored, Span
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Wrapped(LM):
@@ -28,3 +32,18 @@ class Wrapped(LM):
     def stream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Iterator[str]:
         """A wrapper that rewrites answers cannot let them out early: whole answers unless a subclass can do better."""
         yield self.generate([prompt], sampling)[0].text
+
+    def embed(self, texts: Sequence[str]) -> "np.ndarray":
+        return self.inner.embed(texts)
+
+    def classify(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        return self.inner.classify(texts)
+
+    def tag(self, texts: Sequence[str]) -> list[list[Span]]:
+        return self.inner.tag(texts)
+
+    def answer(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
+        return self.inner.answer(pairs)
+
+    def fill(self, texts: Sequence[str], top: int = 5) -> list[list[dict[str, float]]]:
+        return self.inner.fill(texts, top)
