@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 READY := .venv/.ready
 
-.PHONY: setup demo test test-slow lint bench clean
+.PHONY: setup demo test test-slow lint bench parity clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make lint       ruff and pyrefly"
 	@echo "make bench      measure speed"
+	@echo "make parity     our models beside transformers', cell by cell"
 	@echo "make clean      remove .venv, caches and build files; runs/ stays"
 
 setup: $(READY)
@@ -46,6 +47,9 @@ lint: $(READY)
 
 bench: $(READY)
 	@for script in benchmarks/*.py; do echo "== $$script"; .venv/bin/python "$$script" || exit 1; done
+
+parity: $(READY)
+	.venv/bin/python benchmarks/parity.py
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist

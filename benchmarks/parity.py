@@ -1,0 +1,75 @@
+"""Do our models compute what transformers' compute, and the recurrent cells what torch.nn's do?
+
+    python benchmarks/parity.py [FAMILY ...] [--real]
+
+Each row is a tiny random model, each cell the largest absolute difference between the two implementations with the
+same weights (see `tests/parity_checks.py`); "keys" and "greedy" count tensors and tokens that differ. A cell over
+1e-4 is marked !, and the exit code is 1. With --real, also published checkpoints: some are fetched by name, others
+are in the folder that QUALM_SHARED names.
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+import transformers
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+
+from parity_cases import VARIANTS
+from parity_checks import ALLOWED, CHECKS, Pair, measured, pair_of, scale
+
+COUNTS = {"keys", "greedy"}
+
+
+def main(words: list[str]) -> int:
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    wanted = {word for word in words if not word.startswith("-")}
+    unknown = wanted - {variant.family for variant in VARIANTS}
+    if unknown or set(words) - wanted - {"--real"}:
+        print(__doc__)
+        return 2
+    print(f"torch {torch.__version__}, transformers {transformers.__version__}, float32, {ALLOWED:.0e} allowed\n")
+    rows = ({"": str(variant), **cells_of(variant)} for variant in VARIANTS if not wanted or variant.family in wanted)
+    return int(table(rows, ["", "logits' std", *CHECKS]))
+
+
+def cells_of(variant) -> dict[str, str]:
+    with tempfile.TemporaryDirectory() as folder:
+        pair = pair_of(variant, Path(folder))
+        return cells(pair)
+
+
+def cells(pair: Pair) -> dict[str, str]:
+    found = {name: cell(name, value) for name, value in measured(pair).items()}
+    return {"logits' std": f"{scale(pair):.1f}", **found}
+
+
+def cell(name: str, value: float | None, allowed: float = ALLOWED) -> str:
+    if value is None:
+        return "–"
+    return (f"{value:.0f}" if name in COUNTS or value == 0 else f"{value:.0e}") + ("" if value <= allowed else " !")
+
+
+def table(rows: Iterable[Mapping[str, str]], names: list[str]) -> bool:
+    """Print rows as they come; returns whether one holds a cell that is marked."""
+    marked = False
+    widths = [24, *(max(6, len(name)) for name in names[1:])]
+    for head in (dict(zip(names, names, strict=True)), dict(zip(names, ["-" * w for w in widths], strict=True))):
+        line(head, names, widths)
+    for row in rows:
+        line(row, names, widths)
+        marked |= any(value.endswith("!") for value in row.values())
+    return marked
+
+
+def line(row: Mapping[str, str], names: list[str], widths: list[int]) -> None:
+    print("| " + " | ".join(row[name].ljust(w) for name, w in zip(names, widths, strict=True)) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
