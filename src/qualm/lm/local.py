@@ -8,12 +8,10 @@ from typing import Any, ClassVar, Self
 
 from qualm.errors import InputError
 from qualm.files import read_json, write_json
-from qualm.lm.base import LM, Card
+from qualm.lm.base import LIKELIHOOD, LM, Card
 from qualm.models.base import Model
-from qualm.models.store import bytes_of, parameters, save_model, weights_hash
+from qualm.models.store import SCHEMA, bytes_of, parameters, save_model, weights_hash
 from qualm.tokens.tokenizer import Tokens
-
-SCHEMA = "qualm.model/1"
 
 
 class Local(LM, ABC):
@@ -24,6 +22,8 @@ class Local(LM, ABC):
     """
 
     of: ClassVar[type[Model]]  # the kind of network
+    scoring: ClassVar[str] = LIKELIHOOD  # what its scores are
+    source: Mapping[str, Any] | None = None  # of imported weights: where they came from, and what was repaired
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class Local(LM, ABC):
             template=self.tokens.template_hash,
             world=self.world,
             mends=self.mends,
+            scoring=self.scoring if "score" in self.can else "",
         )
 
     @cached_property
@@ -68,7 +69,9 @@ class Local(LM, ABC):
         """The same with other weights; `by` is the repr of the mend that made them."""
         name = f"{self.name}+{by.split('(')[0].lower()}" if by else self.name
         mends = (*self.mends, by) if by else self.mends
-        return type(self)(model, self.tokens, name=name, path=self.path, world=self.world, mends=mends)
+        new = type(self)(model, self.tokens, name=name, path=self.path, world=self.world, mends=mends)
+        new.source = self.source
+        return new
 
     def save(self, path: Path | str) -> None:
         """Weights, config, tokenizer, generation_config.json and qualm.json: a directory that `load` and
@@ -84,6 +87,7 @@ class Local(LM, ABC):
             generation = {name: i for name, i in ids.items() if i is not None}
             write_json(folder / "generation_config.json", {**generation, "eos_token_id": sorted(self.ends)})
         about = {"schema": SCHEMA, "name": self.name, "world": self.world, "mends": list(self.mends)}
+        about |= {"source": dict(self.source)} if self.source else {}
         write_json(folder / "qualm.json", about)
 
 
@@ -93,8 +97,9 @@ def read_about(folder: Path) -> dict[str, Any]:
     about = read_json(file) if file.is_file() else {}
     if not isinstance(about, dict) or (about and about.get("schema") != SCHEMA):
         raise InputError(f"is not a {SCHEMA} file", where=str(file), then="mend it or remove it")
-    if not isinstance(about.get("world"), dict | None) or not is_words(about.get("mends", [])):
-        raise InputError("its world is no object, or its mends are no list of words", where=str(file))
+    objects = all(isinstance(about.get(key), dict | None) for key in ("world", "source"))
+    if not objects or not is_words(about.get("mends", [])):
+        raise InputError("its world or source is no object, or its mends are no list of words", where=str(file))
     return about
 
 

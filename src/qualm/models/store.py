@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+SCHEMA = "qualm.model/1"  # of qualm.json
 INT8 = "qualm-int8"
 KINDS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64", torch.int8: "I8"}
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".th", ".mar"}

@@ -11,6 +11,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from qualm.errors import InputError
+from qualm.tokens.classic import scored_bpe
 from qualm.tokens.template import DEFAULT
 from qualm.tokens.tokenizer import Tokens, whole
 from qualm.tokens.train import byte_level, start_with
@@ -107,26 +108,9 @@ def split_words(digits: str) -> pre_tokenizers.PreTokenizer:
 
 
 def sentencepiece(metadata: Mapping[str, Any], tokens: Sequence[str], where: str) -> Tokenizer:
-    """SentencePiece's BPE: of all neighbours whose join is in the vocabulary, the join with the best score goes first.
-
-    Kudo and Richardson 2018 (arXiv 1808.06226). A byte that no token spells is written "<0xE4>".
-    """
+    """SentencePiece's BPE, by the score of each token."""
     scores = metadata.get("tokenizer.ggml.scores")
     if not isinstance(scores, list) or len(scores) != len(tokens):
         raise InputError("holds no score for each token (tokenizer.ggml.scores)", where=where)
-    numbered = {token: i for i, token in enumerate(tokens)}
-    joins = [
-        (-score, numbered[token[:k]], numbered[token[k:]], token[:k], token[k:])
-        for token, score in zip(tokens, scores, strict=True)
-        for k in range(1, len(token))
-        if token[:k] in numbered and token[k:] in numbered
-    ]
     unknown = named(metadata, tokens, "unknown_token_id", where) or None
-    model = models.BPE(numbered, [j[3:] for j in sorted(joins)], unk_token=unknown, fuse_unk=True, byte_fallback=True)
-    tokenizer = Tokenizer(model)
-    spaces = [normalizers.Replace(" ", "▁")]
-    prefixed = metadata.get("tokenizer.ggml.add_space_prefix", True)
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), *spaces] if prefixed else spaces)
-    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    tokenizer.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefixed else steps)
-    return tokenizer
+    return scored_bpe(tokens, scores, unknown, bool(metadata.get("tokenizer.ggml.add_space_prefix", True)))

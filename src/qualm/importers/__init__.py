@@ -1,0 +1,1 @@
+"""One foreign format a file: it is recognised without being run, and written as a model folder of ours."""
