@@ -144,21 +144,35 @@ class Reading:
     """Where the new tokens of one call stand, worked out once for all layers: their positions, slots and masks.
 
     `bias` is added to the attention scores of all layers, `scale` multiplies them (1 / sqrt(Dh) if None).
+    `documents` (B, T) keeps texts of a row apart: a token sees its own only, and positions start anew with each.
     """
 
-    def __init__(self, ids: Tensor, cache: Cache | None, bias: Bias | None = None, scale: float | None = None):
+    def __init__(
+        self,
+        ids: Tensor,
+        cache: Cache | None,
+        bias: Bias | None = None,
+        scale: float | None = None,
+        documents: Tensor | None = None,
+    ):
         assert isinstance(cache, KVCache | None)
-        self.bias, self.scale = bias, scale
+        assert cache is None or documents is None
+        self.bias, self.scale, self.documents = bias, scale, documents
         batch, new = ids.shape
         steps = torch.arange(new, device=ids.device)
         self.cache = cache
         self.masks: dict[int | None, Tensor | None] = {}
         if cache is None:
             self.first, self.stop, self.level, self.positions = 0, new, True, steps[None]
+            self.places = self.positions  # among the slots; positions are counted from where the text begins
+            if documents is not None:
+                begins = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0))
+                self.positions = steps - torch.where(begins, steps, 0).cummax(1).values
             return
         shortest, longest = (int(n) for n in cache.lengths.aminmax())
         self.first, self.stop, self.level = longest, longest + new, shortest == longest
         self.positions = cache.lengths[:, None] + steps if not self.level else longest + steps[None]  # (B or 1, T)
+        self.places = self.positions
         self.rows = torch.arange(batch, device=ids.device)[:, None]
         cache.reserve(self.stop)
 
@@ -189,11 +203,13 @@ class Reading:
     def _mask(self, window: int | None) -> Tensor | None:
         new = self.positions.shape[1]
         fits = window is None or self.stop <= window
-        if self.bias is None and fits and (self.first == 0 or (self.level and new == 1)):
+        if self.bias is None and self.documents is None and fits and (self.first == 0 or (self.level and new == 1)):
             return None
         slots = torch.arange(self.stop, device=self.positions.device)
-        behind = self.positions[:, None, :, None] - slots
+        behind = self.places[:, None, :, None] - slots
         seen = (behind >= 0) if window is None else (behind >= 0) & (behind < window)
+        if self.documents is not None:
+            seen = seen & (self.documents[:, None, :, None] == self.documents[:, None, None])
         return seen if self.bias is None else self.bias(behind).masked_fill(~seen, -torch.inf)
 
     def done(self, lengths: Tensor | None = None) -> None:
@@ -218,13 +234,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, reading: Reading, layer: int, window
     return out.transpose(1, 2).flatten(2)
 
 
-def attend_all(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
+def attend_all(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None, dropout: float = 0.0
+) -> Tensor:
     """Attention without order: q (B, H, T, Dh) over k and v (B, H, S, Dh); returns (B, T, H * Dh).
 
     `mask` is bool, what may be seen, or what is added to the scores; it is spread to (B, H, T, S). Scores are
-    multiplied by `scale`, by default 1 / sqrt(Dh).
+    multiplied by `scale`, by default 1 / sqrt(Dh). `dropout` is the part of the attention that is dropped.
     """
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, dropout_p=dropout)
     return out.transpose(1, 2).flatten(2)
 
 
