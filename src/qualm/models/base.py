@@ -199,6 +199,11 @@ class Model(nn.Module, ABC):
         """What Hugging Face's class calls a tensor of ours: the inverse of `rename`."""
         return name
 
+    @classmethod
+    def settle(cls, config: Any, state: dict[str, Tensor]) -> Any:
+        """The config, where these tensors (by our names) say more than config.json did; may add another's name."""
+        return config
+
     @property
     def ties(self) -> Mapping[str, str]:
         """Module -> module whose weight it shares."""
@@ -242,12 +247,15 @@ class Model(nn.Module, ABC):
 class Causal(Model):
     """What says how likely each next token is, given those before it."""
 
+    keeps_apart: ClassVar[bool] = False
+
     @abstractmethod
     def hidden(self, ids: Tensor, cache: Cache | None = None, lengths: Tensor | None = None) -> Tensor:
         """Hidden states that the head reads, (B, T, D), of ids (B, T) long.
 
         With a cache the ids come after what it holds, and are added to it. `lengths` (B,) says how many ids of each
-        row count, if not all: the rest is padding on the right, which the cache does not keep.
+        row count, if not all: the rest is padding on the right, which the cache does not keep. A model whose
+        `keeps_apart` is true takes `documents` (B, T) besides, for training: texts of a row that see not each other.
         """
 
     @abstractmethod

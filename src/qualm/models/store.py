@@ -91,6 +91,7 @@ def build_model(
     """
     family = model_class(config.model_type, where)
     state = {new: tensor for old, tensor in state.items() if (new := family.rename(old, config)) is not None}
+    config = family.settle(config, state)
     if config.layers > len(state):
         raise InputError(
             f"the config names {config.layers} layers, and there are only {len(state)} tensors",
