@@ -64,6 +64,6 @@ def notes(tmp_path_factory) -> Path:
 def small_model(notes, tmp_path_factory) -> Path:
     """A folder with a model trained on the notes."""
     folder = tmp_path_factory.mktemp("models") / "small"
-    words = ["--size", "100k", "--steps", "30", "--batch", "4", "--vocab", "400", "--length", "256", "-q"]
+    words = ["--size", "30k", "--steps", "30", "--batch", "4", "--vocab", "400", "--length", "256", "-q"]
     assert main(["train", str(notes), "-o", str(folder), *words]) == 0
     return folder

@@ -51,7 +51,7 @@ def test_flags_before_the_verb(qualm):
 
 
 def test_train_prints_the_folder_and_goes_on_where_it_was(qualm, notes):
-    words = ["train", notes, "-o", "m", "--size", "100k", "--steps", "4", "--vocab", "300", "--length", "32"]
+    words = ["train", notes, "-o", "m", "--size", "30k", "--steps", "4", "--vocab", "300", "--length", "32"]
     first = qualm(*words, "--json")
     told = json.loads(first.out)
     assert (first.code, told["schema"], told["steps"], told["model"]) == (0, "qualm.train/1", 4, "m")

@@ -19,7 +19,7 @@ from qualm.cli.settings import entries, layers
 from qualm.cli.stop import Interrupted, Stop
 from qualm.errors import Stopped
 
-TRAIN = ["--size", "100k", "--vocab", "300", "--length", "32", "--batch", "4", "--threads", "1"]
+TRAIN = ["--size", "30k", "--vocab", "300", "--length", "32", "--batch", "4", "--threads", "1"]
 
 
 @pytest.fixture
@@ -51,9 +51,9 @@ class FakeRun:
 
     def __init__(self, asked):
         from qualm.training.loop import Result
-        from qualm.training.run import Recipe, Trained
+        from qualm.training.run import Trained
 
-        self.Recipe, self.asked = Recipe, asked
+        self.asked = asked
         self.done = Trained("m", 1, Result(1, 1.0, 1.0, 1, 1, 1.0, 0, ()))
 
     def train(self, data, output, recipe, hooks):

@@ -22,8 +22,7 @@ from qualm.mends.base import Mend
 from qualm.models.base import Decoder
 from qualm.models.store import load_model, save_model
 from qualm.probes.base import Probe
-from qualm.training.size import Shape
-from qualm.training.size import build as build_decoder
+from qualm.training.size import build as build_model
 from qualm.world.base import Plant, World
 from tiny import tiny_local
 
@@ -207,7 +206,7 @@ def test_a_model_learns_and_comes_back_from_disk(name, tmp_path):
     assert told(kind)
     if not issubclass(kind, Decoder):
         pytest.skip("not a decoder")
-    model = build_decoder(name, Shape(1), 64, 16, seed=0)
+    model = build_model(name, 1, 64, 16)
     ids = torch.randint(0, 64, (2, 9), generator=torch.Generator().manual_seed(0))
     logits = model(ids)
     assert logits.shape == (2, 9, 64)
@@ -221,7 +220,7 @@ def test_a_model_learns_and_comes_back_from_disk(name, tmp_path):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_future_changes_nothing(name):
-    model = build_decoder(name, Shape(1), 64, 16, seed=0).eval()
+    model = build_model(name, 1, 64, 16).eval()
     ids = torch.arange(9)[None]
     other = ids.clone()
     other[:, 6:] = 0

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from qualm import errors
 from qualm.files import write_text
 
-TRAIN = ["--size", "100k", "--vocab", "300", "--length", "32", "--batch", "4", "--threads", "1"]
+TRAIN = ["--size", "30k", "--vocab", "300", "--length", "32", "--batch", "4", "--threads", "1"]
 
 
 def one_line(done, *parts):

@@ -8,18 +8,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from qualm import registry
 from qualm.config import build as build_settings
 from qualm.config import to_dict
 from qualm.corpus import load, read
 from qualm.errors import InputError, Stopped, UsageError
 from qualm.files import read_json, write_json
+from qualm.models.base import Decoder
 from qualm.models.store import load_model, parameters
 from qualm.tokens.tokenizer import Tokens
 from qualm.training.loop import Hooks
 from qualm.training.losses import bits_per_byte
-from qualm.training.run import Recipe, train
+from qualm.training.recipe import Recipe
+from qualm.training.run import check_family, train
 from qualm.training.settings import TrainSettings
-from qualm.training.size import build, shape_of
 
 SETTINGS = TrainSettings(steps=12, batch=4, eval_every=4, save_every=4, threads=1)
 RECIPE = Recipe(size=30_000, length=24, vocab=300, held_out=0.2, train=SETTINGS)
@@ -138,32 +140,15 @@ def test_the_length_of_training_follows_from_model_and_text(text, tmp_path):
     assert made.result.steps == 4 * rows * 24 // (16 * 24)
 
 
-# -- the dial
+@pytest.mark.parametrize("family", registry.names("models"))
+def test_a_family_that_cannot_be_trained_so_is_refused_before_anything_is_read(family, tmp_path):
+    if issubclass(registry.find("models", family), Decoder):
+        check_family(family)
+        return
+    with pytest.raises(UsageError, match=f"{family} is an encoder.*say --family .*gpt"):
+        train(tmp_path / "nowhere", tmp_path / "model", replace(RECIPE, family=family))
 
 
-@pytest.mark.parametrize(("size", "layers", "width"), [("tiny", 4, 128), ("small", 8, 256), ("medium", 12, 384)])
-def test_sizes_by_name(size, layers, width):
-    shape = shape_of(size)
-    assert (shape.layers, shape.width) == (layers, width)
-
-
-def test_the_shape_says_how_many_parameters_there_are():
-    shape = shape_of("tiny")
-    model = build("llama", shape, shape.vocab, 64, seed=0)
-    assert parameters(model) == pytest.approx(shape.parameters, rel=0.01)
-    assert shape_of(parameters(model)) == shape
-    for wanted in (1e6, 1e7, 1e8):
-        assert 0.6 < shape_of(int(wanted)).parameters / wanted < 1.6
-
-
-def test_the_seed_decides_the_weights():
-    shape = shape_of(30_000)
-    first, same, other = (build("llama", shape, 40, 8, seed=seed).lm_head.weight for seed in (0, 0, 1))
-    assert torch.equal(first, same)
-    assert not torch.equal(first, other)
-
-
-@pytest.mark.parametrize(("size", "named"), [("tinny", "did you mean 'tiny'"), ("huge!", "say tiny"), (0, "cannot be")])
-def test_a_size_that_is_none_is_refused(size, named):
-    with pytest.raises(UsageError, match=named):
-        shape_of(size)
+def test_a_family_that_there_is_not_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="did you mean 'llama'"):
+        train(tmp_path / "nowhere", tmp_path / "model", replace(RECIPE, family="lama"))

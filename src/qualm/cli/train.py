@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ from qualm.cli.common import Common
 from qualm.cli.stop import Stop
 from qualm.config import build
 from qualm.errors import UsageError
+from qualm.training.recipe import Making, Recipe
 from qualm.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -21,29 +21,6 @@ if TYPE_CHECKING:
 
 MODEL, TRAINING = Group("The model", sort_key=3), Group("Training", sort_key=4)
 MULTIPLE = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Making:
-    """The fields of a training recipe that are about the model.
-
-    Attributes:
-        size: tiny (1.3 M parameters), small (9.4 M), medium (30.7 M), or about how many: 1.2M.
-        family: A decoder: see qualm list models.
-        length: Tokens that the model sees at once.
-        vocab: Tokens of the tokenizer that is learnt; 0 for as many as suit the size.
-        tokenizer: A folder with a tokenizer to use in place of learning one.
-        held_out: The share of documents to validate on, or a file or folder of them.
-        validate: Tokens to validate on.
-    """
-
-    size: str = "tiny"
-    family: str = "llama"
-    length: int = 128
-    vocab: int = 0
-    tokenizer: Path | None = None
-    held_out: float | Path = 0.05
-    validate: int = 20_000
 
 
 def train(
@@ -79,8 +56,8 @@ def train(
         settings.threads: Threads; 0 for torch's choice.
         settings.strict: Go on only where the same steps give the same bits.
     """
-    wanted = {**vars(making), "size": size_of(making.size), "train": settings}
-    recipe = build(rooms.training_run.Recipe, wanted)
+    wanted = {**vars(making), "size": size_of(str(making.size)), "train": settings}
+    recipe = build(Recipe, wanted)
     with rooms.bars.Bar(common) as bar, Stop() as stop:
         hooks = rooms.training_loop.Hooks(on_step=Watch(bar), on_event=bar.say, should_stop=stop)
         trained = rooms.training_run.train(data, output, recipe, hooks)
@@ -111,7 +88,9 @@ def size_of(text: str) -> int | str:
     try:
         return round(float(found[1]) * MULTIPLE[found[2]])
     except ValueError:
-        raise UsageError(f"{text!r} is no number of parameters", then="say tiny, small, medium or 1.2M") from None
+        raise UsageError(
+            f"{text!r} is no number of parameters", then="say tiny, small, medium, large or 1.2M"
+        ) from None
 
 
 class Watch:

@@ -5,7 +5,7 @@ Everything on the way is kept in OUTPUT/run, so that the same call again goes on
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,44 +13,25 @@ from typing import Any
 import torch
 from torch import nn
 
+from qualm import registry
 from qualm.config import to_dict
 from qualm.corpus import Document, Packed, pack, read, split
 from qualm.corpus.packing import documents_hash
-from qualm.errors import InputError
+from qualm.errors import InputError, UsageError
 from qualm.files import read_json, write_json
-from qualm.models.base import Decoder
+from qualm.models.base import Decoder, Encoder, Model
 from qualm.models.store import parameters, save_model
 from qualm.tokens.tokenizer import Tokens
 from qualm.tokens.train import train_bpe
 from qualm.training.data import TokenRows
 from qualm.training.loop import Hooks, Result, fit
 from qualm.training.losses import bits_per_byte, causal
+from qualm.training.recipe import Recipe
 from qualm.training.settings import TrainSettings
-from qualm.training.size import build, shape_of
+from qualm.training.size import build, depth_of, vocab_of
 
 SCHEMA = "qualm.model/1"
 ENOUGH, OFTEN = 20, 4  # tokens a parameter (Hoffmann et al. 2022); passes over the text (Muennighoff et al. 2023)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What to make of a text.
-
-    `size` is "tiny", "small", "medium" or a number of parameters; `family` a decoder of models/. Without a
-    `tokenizer` (a folder), one of `vocab` tokens is learnt from the text (0: as many as suit the size). `held_out`
-    is the share of documents kept for validation, or a file or folder of held-out text; bits per byte are read on its
-    first `validate` tokens. `length` is how many tokens the model sees at once. If `train` says neither steps nor
-    epochs, training takes 20 tokens a parameter, but no more than 4 passes over the text.
-    """
-
-    size: int | str = "tiny"
-    family: str = "llama"
-    length: int = 128
-    vocab: int = 0
-    tokenizer: Path | None = None
-    held_out: float | Path = 0.05
-    validate: int = 20_000
-    train: TrainSettings = field(default_factory=TrainSettings)
 
 
 @dataclass(frozen=True)
@@ -66,8 +47,10 @@ def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks
     """Make a model of the text in `data`; `output` becomes a model directory.
 
     `hooks.validate` and `hooks.write` are set here. Called again it goes on with what lies in `output`.
-    Raises InputError for text that cannot be used, and all that `fit` raises.
+    Raises InputError for text that cannot be used, UsageError for a family that is no decoder, and all that `fit`
+    raises.
     """
+    check_family(recipe.family)
     data, output = Path(data), Path(output)
     work = output / "run"
     if (output / "config.json").exists() and not work.exists():
@@ -101,6 +84,18 @@ def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks
     return Trained(output, parameters(model), result)
 
 
+def check_family(family: str) -> None:
+    """Raises UsageError for a family that cannot be trained by the tokens that come next."""
+    kind: type[Model] = registry.find("models", family)
+    if issubclass(kind, Decoder):
+        return
+    what = "an encoder" if issubclass(kind, Encoder) else "an encoder-decoder"
+    decoders = [name for name in registry.names("models") if issubclass(registry.find("models", name), Decoder)]
+    raise UsageError(
+        f"{family} is {what}, and only decoders can be trained so far", then=f"say --family {' or '.join(decoders)}"
+    )
+
+
 def _documents(data: Path, recipe: Recipe) -> tuple[list[Document], list[Document]]:
     if isinstance(recipe.held_out, Path):
         return list(read(data)), list(read(recipe.held_out))
@@ -112,7 +107,8 @@ def _tokens(documents: list[Document], recipe: Recipe, work: Path) -> Tokens:
     if recipe.tokenizer:
         return Tokens.load(recipe.tokenizer)
     folder, made = work / "tokenizer", work / "tokenizer" / "made.json"
-    wanted = {"documents": documents_hash(documents), "vocab": recipe.vocab or shape_of(recipe.size).vocab}
+    vocab = recipe.vocab or vocab_of(depth_of(recipe.size, recipe.family, length=recipe.length))
+    wanted = {"documents": documents_hash(documents), "vocab": vocab}
     if not made.exists() or read_json(made) != wanted:
         texts = (text for document in documents for text in document.contents)
         train_bpe(texts, wanted["vocab"]).save(folder)
@@ -120,10 +116,11 @@ def _tokens(documents: list[Document], recipe: Recipe, work: Path) -> Tokens:
     return Tokens.load(folder)
 
 
-def _model(recipe: Recipe, tokens: Tokens) -> Decoder:
+def _model(recipe: Recipe, tokens: Tokens) -> Model:
     special = {"bos_token_id": tokens.bos_id, "eos_token_id": tokens.eos_id, "pad_token_id": tokens.pad_id}
-    shape, seed = shape_of(recipe.size), recipe.train.seed
-    return build(recipe.family, shape, tokens.vocab_size, recipe.length, seed, **special)
+    vocab = recipe.vocab or (tokens.vocab_size if recipe.tokenizer else 0)
+    depth = depth_of(recipe.size, recipe.family, vocab, recipe.length)
+    return build(recipe.family, depth, tokens.vocab_size, recipe.length, recipe.train.seed, **special)
 
 
 def _duration(settings: TrainSettings, count: int, rows: TokenRows) -> TrainSettings:

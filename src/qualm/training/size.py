@@ -1,80 +1,57 @@
-"""One dial, the rest follows: from "tiny" or a number of parameters to the shape of a decoder."""
+"""One dial, the rest follows: from "tiny" or a number of parameters to a model of any family.
 
-from dataclasses import dataclass, fields
+What the dial turns is the depth: every family's `Config.sized` says what follows from it.
+"""
+
 from difflib import get_close_matches
 from typing import Any
 
 from qualm import registry
 from qualm.errors import UsageError
-from qualm.models.base import Decoder
+from qualm.models.base import Config, Model
 
-LAYERS = {"tiny": 4, "small": 8, "medium": 12}
-WIDTH = 32  # channels a layer, and a head
-MOST_LAYERS = 64
-NAMES = {  # ours: as Hugging Face's config.json calls it, the usual name first, then GPT-2's
-    "width": ("hidden_size", "n_embd"),
-    "feed_forward": ("intermediate_size", "n_inner"),
-    "layers": ("num_hidden_layers", "n_layer"),
-    "heads": ("num_attention_heads", "n_head"),
-    "positions": ("max_position_embeddings", "n_positions"),
-}
+DEPTHS = {"tiny": 4, "small": 8, "medium": 12, "large": 16}
+DEEPEST = 64
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A decoder of `layers` layers: 32 channels a layer wide, heads of 32 channels, feed-forward of 4 widths."""
-
-    layers: int
-
-    @property
-    def width(self) -> int:
-        return WIDTH * self.layers
-
-    @property
-    def vocab(self) -> int:
-        """A vocabulary that takes about as much as one or two layers do."""
-        return 512 * self.layers
-
-    @property
-    def parameters(self) -> int:
-        """Of a Llama with tied embeddings: 4 width^2 for attention and 12 for the feed-forward, a layer."""
-        return 16 * self.layers * self.width**2 + self.vocab * self.width
+def vocab_of(depth: int) -> int:
+    """A vocabulary that takes about as much as one or two layers do."""
+    return 512 * depth
 
 
-def shape_of(size: str | int) -> Shape:
-    """The shape that a size names: "tiny" (4 layers, 1.3 M parameters), "small" (8, 9.4 M), "medium" (12, 30.7 M).
+def config_of(family: str, depth: int, vocab: int = 0, length: int = 128, **ids: Any) -> Config:
+    """The config of a family at this depth, for texts of `length` tokens.
 
-    A number asks for about so many parameters: all else follows from the number of layers, so the one whose count is
-    nearest is taken. Raises UsageError for another name or a number below 1.
+    `vocab` 0 stands for as many tokens as suit the depth; `ids` are keys such as eos_token_id. Raises UsageError for
+    a family that there is not.
+    """
+    kind: type[Model] = registry.find("models", family)
+    return kind.config_class.sized(depth, vocab or vocab_of(depth), length, **ids)
+
+
+def depth_of(size: str | int, family: str = "llama", vocab: int = 0, length: int = 128) -> int:
+    """The depth that a size names: of a Llama, "tiny" has 1.3 M parameters, "small" 9.4 M, "medium" 30.7 M, "large"
+    71.3 M.
+
+    A number asks for about so many parameters: the depth is taken at which the family's count is nearest. Raises
+    UsageError for another name, or a number below 1.
     """
     if isinstance(size, str):
-        if size not in LAYERS:
-            near = get_close_matches(size, LAYERS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"say {', '.join(LAYERS)} or a number of parameters"
+        if size not in DEPTHS:
+            near = get_close_matches(size, DEPTHS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"say {', '.join(DEPTHS)} or a number of parameters"
             raise UsageError(f"no size is named {size!r}", then=hint)
-        return Shape(LAYERS[size])
+        return DEPTHS[size]
     if size < 1:
-        raise UsageError(f"a model of {size} parameters cannot be", then=f"say {', '.join(LAYERS)} or 1e6 and more")
-    return min((Shape(n) for n in range(1, MOST_LAYERS + 1)), key=lambda shape: abs(shape.parameters - size))
+        raise UsageError(f"a model of {size} parameters cannot be", then=f"say {', '.join(DEPTHS)} or 1e6 and more")
+    counts = {depth: config_of(family, depth, vocab, length).parameters for depth in range(1, DEEPEST + 1)}
+    return min(counts, key=lambda depth: abs(counts[depth] - size))
 
 
-def build(family: str, shape: Shape, vocab: int, length: int, seed: int, **special: int | None) -> Decoder:
-    """A decoder of that shape with random weights, for texts of `length` tokens; `special` are ids such as
-    eos_token_id.
-
-    Weights start at 1 / sqrt(width), which small models learn from much faster than from GPT-2's 0.02. Rotary
-    positions reach twice the trained length, learned ones only that far. Raises UsageError for a family that is no
-    decoder.
-    """
-    found = registry.find("models", family)
-    if not issubclass(found, Decoder):
-        raise UsageError(f"{family} is no decoder", then="say llama or gpt")
-    known = {f.name for f in fields(found.config_class)}
-    wanted = {name: getattr(shape, name) for name in ("width", "layers")}
-    wanted |= {"feed_forward": 4 * shape.width, "heads": shape.layers}
-    wanted["positions"] = 2 * length if "rope_theta" in known else length
-    settings: dict[str, Any] = {next(n for n in NAMES[key] if n in known): value for key, value in wanted.items()}
-    settings |= {"vocab_size": vocab, "tie_word_embeddings": True, "initializer_range": shape.width**-0.5, **special}
-    model = found(found.config_class(**settings))
+def build(family: str, depth: int, vocab: int = 0, length: int = 128, seed: int = 0, **ids: Any) -> Model:
+    """The model that `config_of` describes, with the random weights of this seed."""
+    config = config_of(family, depth, vocab, length, **ids)
+    kind: type[Model] = registry.find("models", family)
+    model = kind(config)
     model.init_weights(seed)
     return model
