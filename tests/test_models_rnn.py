@@ -14,7 +14,7 @@ from qualm.lm.causal import CausalLM
 from qualm.lm.load import load_base
 from qualm.mends.quantize import Quantize
 from qualm.mends.temper import Temper
-from qualm.models._recurrent import CELLS, Recurrent, locked_dropout
+from qualm.models._recurrent import locked_dropout
 from qualm.models.layers import left_float, quantize_int8
 from qualm.models.rnn import Rnn, RnnConfig
 from qualm.models.store import load_model, parameters, save_model
@@ -51,75 +51,6 @@ def written(kind: str = "lstm") -> CausalLM:
     """A language model that has opinions."""
     tokens = tiny_tokens()
     return CausalLM(made(kind, vocab_size=tokens.vocab_size, bos_token_id=0, eos_token_id=0), tokens, name="tiny")
-
-
-# -- the cells
-
-
-def stacks(cell: str, layers: int = 3) -> tuple[Recurrent, nn.RNNBase]:
-    theirs = TORCHS[cell](7, 11, layers, batch_first=True)
-    ours = Recurrent(cell, 7, 11, layers)
-    ours.load_state_dict(theirs.state_dict())
-    return ours, theirs
-
-
-def given(cell: str, state: tuple[torch.Tensor, ...]) -> torch.Tensor | tuple[torch.Tensor, ...]:
-    return state if cell == "lstm" else state[0]
-
-
-@pytest.mark.parametrize("cell", CELLS)
-def test_the_equations_are_torchs_cells(cell):
-    ours, theirs = stacks(cell)
-    x = torch.randn(4, 9, 7)
-    state = tuple(torch.randn(3, 4, 11) for _ in range(CELLS[cell].states))
-    wanted, after = theirs(x, given(cell, state))
-    outs = []
-    for t in range(9):
-        out, state = ours.step(x[:, t], state)
-        outs.append(out)
-    torch.testing.assert_close(torch.stack(outs, 1), wanted, atol=1e-6, rtol=0)
-    torch.testing.assert_close(given(cell, state), after, atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("cell", CELLS)
-def test_whole_texts_and_their_gradients_are_torchs(cell):
-    ours, theirs = stacks(cell)
-    x, state = torch.randn(4, 9, 7), tuple(torch.randn(3, 4, 11) for _ in range(CELLS[cell].states))
-    out, after = ours(x, state)
-    wanted, wanted_after = theirs(x, given(cell, state))
-    torch.testing.assert_close(out, wanted, atol=1e-6, rtol=0)
-    torch.testing.assert_close(given(cell, after), wanted_after, atol=1e-6, rtol=0)
-    out.square().sum().backward()
-    wanted.square().sum().backward()
-    for (name, weight), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(weight.grad, other.grad, atol=1e-5, rtol=1e-5, msg=name)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("cell", CELLS)
-def test_one_token_without_gradients_goes_through_the_equations(cell, monkeypatch):
-    ours, theirs = stacks(cell)
-    x, state = torch.randn(4, 1, 7), tuple(torch.randn(3, 4, 11) for _ in range(CELLS[cell].states))
-    monkeypatch.setattr(ours, "_run", None)
-    out, after = ours(x, state)
-    wanted, wanted_after = theirs(x, given(cell, state))
-    torch.testing.assert_close(out, wanted, atol=1e-6, rtol=0)
-    torch.testing.assert_close(given(cell, after), wanted_after, atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("both", [False, True])
-@pytest.mark.parametrize("cell", CELLS)
-def test_padding_changes_no_state_and_no_output(cell, both):
-    stack = Recurrent(cell, 7, 11, 2, both=both)
-    stack.load_state_dict(TORCHS[cell](7, 11, 2, bidirectional=both).state_dict())
-    x, lengths = torch.randn(4, 9, 7), torch.tensor([3, 9, 1, 5])
-    start = tuple(torch.randn_like(s) for s in stack.empty(4))
-    out, state = stack(x, start, lengths)
-    for row, length in enumerate(lengths.tolist()):
-        one = slice(row, row + 1)
-        wanted, after = stack(x[one, :length], tuple(s[:, one].contiguous() for s in start))
-        torch.testing.assert_close(out[one, :length], wanted, atol=1e-6, rtol=0)
-        torch.testing.assert_close(tuple(s[:, one] for s in state), after, atol=1e-6, rtol=0)
 
 
 # -- starting values
