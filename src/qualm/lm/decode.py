@@ -125,10 +125,11 @@ def steps(
     ids, lengths = padded(prompts, device)
     hidden = model.hidden(ids, cache, lengths)  # (B, T, D)
     last = hidden[torch.arange(len(prompts), device=device), lengths - 1]  # (B, D)
-    rows = list(range(len(prompts)))
+    rows, never = list(range(len(prompts))), torch.tensor(model.never, dtype=torch.long, device=device)
     while True:
         logits = model.head(last).float()
-        tokens = choose(logits, [sources[r] for r in rows])
+        allowed = logits.index_fill(-1, never, -torch.inf) if len(never) else logits
+        tokens = choose(allowed, [sources[r] for r in rows])
         chosen = logits.gather(-1, tokens[:, None]).squeeze(-1) - logits.logsumexp(-1)
         new = [Step(*s) for s in zip(rows, tokens.tolist(), chosen.tolist(), strict=True)]
         if any(s.logprob != s.logprob for s in new):

@@ -247,6 +247,7 @@ class Model(nn.Module, ABC):
 class Causal(Model):
     """What says how likely each next token is, given those before it."""
 
+    never: tuple[int, ...] = ()  # ids that are not to be written, however likely
     keeps_apart: ClassVar[bool] = False
 
     @abstractmethod
@@ -311,7 +312,8 @@ class Encoder(Model):
     """A model that reads a text from both sides, with a head on top.
 
     `config.head` is "none", "masked" (logits of the vocabulary at each place), "sequence" (of labels for the text),
-    "token" (of labels at each place) or "question" (of the answer's first and last place).
+    "token" (of labels at each place) or "question" (of the answer's first and last place). `config.labels` names the
+    labels; with `config.problem_type` "multi_label_classification" more than one may hold.
     """
 
     @abstractmethod
