@@ -14,6 +14,7 @@ from qualm.importers.base import Importer
 from qualm.lm import fake
 from qualm.lm.base import LM
 from qualm.lm.causal import CausalLM
+from qualm.lm.encoder import EncoderLM
 from qualm.lm.endpoint import Endpoint
 from qualm.lm.local import Local, read_about
 from qualm.lm.seq2seq import Seq2SeqLM
@@ -24,7 +25,7 @@ from qualm.tokens.gguf import from_metadata
 from qualm.tokens.tokenizer import Tokens
 
 HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")  # ORGANISATION/NAME, with @REVISION
-KINDS_OF_LOCAL: tuple[type[Local], ...] = (CausalLM, Seq2SeqLM)
+KINDS_OF_LOCAL: tuple[type[Local], ...] = (CausalLM, Seq2SeqLM, EncoderLM)
 KINDS = "a model folder, a .gguf file, pypi:PACKAGE==VERSION, ORGANISATION/NAME, http://HOST/v1#NAME or fake:NAME"
 
 

@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Encoding, Tokenizer
 from qualm.cases import Message, Prompt
 from qualm.errors import InputError, Unsupported
 from qualm.files import hash_json, read_json, write_json, write_text
+from qualm.tokens import byt5
 from qualm.tokens.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer
 from qualm.tokens.template import DEFAULT, Guard, Template, check_unicode
 
@@ -86,6 +87,17 @@ class Tokens:
         return self.tokenizer.token_to_id(self.pad) if self.pad else None
 
     @cached_property
+    def mask(self) -> str:
+        """The marker of a word to be filled in, "" if there is none."""
+        named = self.settings.get("mask_token") or ""
+        spelled = str(named["content"] if isinstance(named, Mapping) else named)
+        return spelled if spelled in self.special else ""
+
+    @property
+    def mask_id(self) -> int | None:
+        return self.special.get(self.mask)
+
+    @cached_property
     def eos_ids(self) -> frozenset[int]:
         """The ids after which nothing more is said."""
         return frozenset(self.more_ends) | (frozenset() if self.eos_id is None else {self.eos_id})
@@ -93,7 +105,8 @@ class Tokens:
     @cached_property
     def hash(self) -> str:
         """The same for two tokenizers that split alike and name the same special tokens."""
-        return hash_json([json.loads(self.tokenizer.to_str()), self.bos, self.eos, self.pad, self.unk])
+        named = [self.bos, self.eos, self.pad, self.unk, *([self.mask] if self.mask else [])]
+        return hash_json([json.loads(self.tokenizer.to_str()), *named])
 
     @cached_property
     def template_hash(self) -> str:
@@ -183,10 +196,19 @@ class Tokens:
         return self.encode_rendered(text).ids
 
     def encode_source(self, prompt: Prompt) -> list[int]:
-        """The ids of a text to be read whole, between the tokenizer's start and end tokens; messages are rendered."""
-        text = prompt if isinstance(prompt, str) else self.render_protected(prompt, generation=True)
-        ids = self.encode(text) if isinstance(prompt, str) else self.encode_rendered(text).ids
-        return [*self.start, *ids, *self.end]
+        """The ids of a text to be read whole, between the tokenizer's start and end tokens; messages are rendered, and
+        what the assistant has begun to say ends them. No text is what a document starts with, if nothing frames it.
+        """
+        ids = self.encode(prompt) if isinstance(prompt, str) else self.encode_prompt(prompt)
+        return [*self.start, *ids, *self.end] or list(self.document_start)
+
+    def encode_masked(self, text: str) -> list[int]:
+        """The ids of a text in which `mask` is spelled where a word is to be filled in; other markers are text."""
+        return self.encode_rendered(self.mask.join(self._guard.protect(text.split(self.mask)))).ids
+
+    def words(self, text: str) -> list[int | None]:
+        """The number of the word that each id of `encode(text)` belongs to, as the tokenizer cuts words."""
+        return self._plain.encode(text, add_special_tokens=False).word_ids
 
     def encode_pair(self, context: Prompt, continuation: str) -> tuple[list[int], int]:
         """Context and continuation as one text: its ids, and where among them the continuation's begin.
@@ -272,11 +294,14 @@ class Tokens:
     def load(cls, path: Path | str) -> "Tokens":
         """From a directory in the Hugging Face layout. Raises InputError naming the file that cannot be used."""
         folder = Path(path)
-        file = folder / "tokenizer.json"
-        if not file.is_file():
+        file, about = folder / "tokenizer.json", folder / "tokenizer_config.json"
+        settings = whole(lambda: read_settings(folder), about)
+        if file.is_file():
+            tokenizer = whole(lambda: Tokenizer.from_file(str(file)), file)
+        elif settings.get("tokenizer_class") == byt5.NAME:
+            tokenizer = whole(lambda: byt5.bytes_as_tokens(settings, str(about)), about)
+        else:
             raise InputError("no such file", where=str(file), then="name a folder that holds a tokenizer.json")
-        settings = whole(lambda: read_settings(folder), folder / "tokenizer_config.json")
-        tokenizer = whole(lambda: Tokenizer.from_file(str(file)), file)
         spelled = {name[:3]: settings.pop(name) for name in NAMES if name in settings}
         spelled["template"] = settings.pop("chat_template", None) or DEFAULT
         spelled["more_ends"] = read_ends(folder)

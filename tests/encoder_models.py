@@ -1,0 +1,40 @@
+"""Small encoders, each with a WordPiece tokenizer trained on the spot."""
+
+import functools
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from qualm.lm.encoder import EncoderLM
+from qualm.models.bert import Bert, BertConfig
+from qualm.tokens.tokenizer import Tokens
+from tiny import TEXTS
+
+MARKERS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@functools.cache
+def wordpiece_tokens(vocab_size: int = 300) -> Tokens:
+    """As BERT has it: lower case, [CLS] text [SEP], segments 0 and 1 for a pair."""
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=list(MARKERS), initial_alphabet=list("abcdefghijklmnopqrstuvwxyz.,?[]")
+    )
+    made.train_from_iterator(TEXTS * 4, trainer)
+    ends = [(marker, made.token_to_id(marker)) for marker in ("[CLS]", "[SEP]")]
+    made.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", ends)
+    settings = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    return Tokens(made, pad="[PAD]", unk="[UNK]", settings=settings)
+
+
+def tiny_encoder(head: str = "masked", labels: str = "", context: int = 64, seed: int = 0, **config) -> EncoderLM:
+    """A random BERT that has opinions: its weights are wide."""
+    tokens = wordpiece_tokens()
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3}
+    shape |= {"max_position_embeddings": context, "pad_token_id": 0, "head": head, **config}
+    shape |= {"id2label": {str(i): word for i, word in enumerate(labels.split())}} if labels else {}
+    model = Bert(BertConfig(vocab_size=tokens.vocab_size, **shape))
+    model.init_weights(seed)
+    return EncoderLM(model, tokens, name=f"tiny-{head}")
