@@ -18,7 +18,10 @@ from qualm.cli.common import Common
 
 GB = 1e9
 LEAST_MEMORY, LEAST_DISK = 2 * GB, 2 * GB
-OPTIONAL = {"transformers": "pip install 'qualm-lm[hf]'  (only to check parity with transformers)"}
+OPTIONAL = {
+    "transformers": "pip install 'qualm-lm[hf]'  (only to check parity with transformers)",
+    "h5py": "pip install 'qualm-lm[hdf5]'  (only to import Keras's HDF5 files)",
+}
 
 
 @dataclass(frozen=True)
