@@ -14,6 +14,7 @@ from qualm.auditing.run import audit
 from qualm.auditing.stats import mcnemar_exact
 from qualm.cases import Case
 from qualm.errors import InputError, Unsupported
+from qualm.lm.base import LIKELIHOOD, PSEUDO, UNDER
 from qualm.mends.identity import Identity
 
 BOTH = frozenset({"generate", "score"})
@@ -239,3 +240,19 @@ def test_real_effects_are_found(monkeypatch):
     monkeypatch.setattr(room, "compare_columns", partial(compare_columns, draws=400))
     found = nulls.power({2: 1.0, 3: 2.5, 6: 2.0, 8: 0.5, 11: 1.0, 12: 1.0}, 12)
     assert min(found.values()) >= 0.75, found
+
+
+def test_a_pseudo_likelihood_is_never_set_against_a_likelihood():
+    def scored(kind, tokenizer="one", skill=0.6):
+        lm = Guesser(skill, BOTH)
+        lm.card = replace(lm.card, scoring=kind, tokenizer=tokenizer)
+        return audit(lm, [Echo(200), Length(60)])
+
+    exact, pseudo = scored(LIKELIHOOD), scored(PSEUDO, skill=0.9)
+    proof = compare(exact, pseudo)
+    assert (proof["length"].verdict, proof["length"].difference) == ("cannot tell", None)
+    assert proof["length"].why == "the scores are of two kinds that do not compare: likelihood and pseudo-likelihood"
+    assert proof["echo"].verdict == "better", "what was generated compares"
+    assert "two" in compare(pseudo, scored(PSEUDO, "other"))["length"].why
+    assert compare(pseudo, scored(PSEUDO))["length"].difference == 0
+    assert compare(exact, scored(UNDER, "other"))["length"].difference == 0

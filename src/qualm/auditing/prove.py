@@ -16,7 +16,7 @@ import numpy as np
 from qualm.auditing import record
 from qualm.auditing.intervals import Compared
 from qualm.auditing.intervals import compare as compare_columns
-from qualm.auditing.readings import is_share, lacking, measurement, name_of, reduce_of, table, unmeasured
+from qualm.auditing.readings import at_odds, is_share, lacking, measurement, name_of, reduce_of, table, unmeasured
 from qualm.auditing.run import Progress, audit, choose, kept, measure, test_cases
 from qualm.auditing.stats import ALPHA, holm, noninferior
 from qualm.auditing.types import Audit, Change, Measurement, Proof, Verdict
@@ -153,6 +153,7 @@ def changes(before: Audit, after: Audit, *, apart: bool = False) -> tuple[Change
     `apart`: the two were not made by turns, so that readings of the machine cannot be compared.
     """
     pairs = [paired(measured, after[measured.name]) for measured in before.measurements]
+    pairs = [replace(pair, why=pair.why or at_odds(pair.probe, before.card, after.card)) for pair in pairs]
     pairs = [replace(pair, why=pair.why or APART) if apart and pair.probe.live else pair for pair in pairs]
     found = [None if pair.why else _compared(pair) for pair in pairs]
     corrected = iter(holm([each.p for each in found if each]))

@@ -11,6 +11,7 @@ from qualm import registry
 from qualm.auditing.intervals import Estimate, Reduce, interval
 from qualm.auditing.types import Measurement, Reading
 from qualm.cases import Case, Row
+from qualm.lm.base import PSEUDO, Card
 from qualm.probes.base import Columns, Probe
 
 FEWEST = 2  # groups below which nothing is said
@@ -121,6 +122,20 @@ def lacking(needs: frozenset[str], can: frozenset[str], who: str) -> str:
     """Why a model cannot be asked, "" if it can."""
     missing = sorted(needs - can)
     return f"needs {' and '.join(missing)}, which {who} does not give" if missing else ""
+
+
+def at_odds(probe: Probe, before: Card, after: Card) -> str:
+    """Why the readings of two models cannot be set against each other, "" if they can.
+
+    A pseudo-likelihood is no probability of a text, and hangs on how the tokenizer cuts words: it is only compared
+    with one by the same tokenizer. Shares count decisions, which compare whatever made them.
+    """
+    kinds = before.scoring, after.scoring
+    if "score" not in probe.needs or is_share(probe) or PSEUDO not in kinds:
+        return ""
+    if kinds[0] != kinds[1]:
+        return f"the scores are of two kinds that do not compare: {kinds[0]} and {kinds[1]}"
+    return "" if before.tokenizer == after.tokenizer else f"a {PSEUDO} hangs on the tokenizer, and there are two"
 
 
 def unmeasured(probe: Probe, why: str, seconds: float = 0.0) -> Measurement:

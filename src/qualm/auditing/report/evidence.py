@@ -81,6 +81,7 @@ def _model(subject: Json, machine: Json, say: Words) -> Html:
         (say("weights"), _code(card["weights"])),
         (say("tokenizer"), _code(card["tokenizer"])),
         (say("template"), _code(card["template"])),
+        (say("what its scores are"), say(card["scoring"])),
         (say("planted world"), text_of(card["world"]) if card["world"] is not None else ""),
         (say("mends"), "; ".join(card["mends"])),
         (say("audit took"), duration(subject["seconds"]) if subject["seconds"] is not None else ""),
