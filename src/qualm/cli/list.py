@@ -10,9 +10,9 @@ from rich.table import Table
 from qualm import registry
 from qualm.cli.common import Common
 
-KINDS = {"probes": "probes", "mends": "mends", "models": "models", "plants": "world"}
+KINDS = {"probes": "probes", "mends": "mends", "models": "models", "importers": "importers", "plants": "world"}
 SOURCE = re.compile(r"\s*\([^()]*(et al|arXiv)[^()]*\)")
-Kind = Literal["probes", "mends", "models", "plants"]
+Kind = Literal["probes", "mends", "models", "importers", "plants"]
 
 
 def list_(kind: Kind | None = None, /, *, common: Common = Common()) -> None:

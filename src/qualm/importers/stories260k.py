@@ -1,4 +1,4 @@
-"""llama2.c's checkpoints, such as stories260K.bin: a Llama as seven numbers and float32 weights, its tokens beside it.
+"""Checkpoints of llama2.c, such as stories260K.bin: a Llama as seven numbers and float32 weights, its tokens beside it.
 
 The layout is that of `llama2.c`'s version 0 (https://github.com/karpathy/llama2.c): the sizes as int32 (a negative
 vocabulary says that the output matrix is not the embedding), then each kind of weight for all layers. Its rotary

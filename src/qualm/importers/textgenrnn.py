@@ -1,4 +1,4 @@
-"""textgenrnn's weights: an HDF5 file of Keras beside the JSON file of its characters.
+"""Weights of textgenrnn: an HDF5 file of Keras beside the JSON file of its characters.
 
 https://github.com/minimaxir/textgenrnn. The layers are Keras's CuDNNLSTM: gates in torch's order (input, forget, new,
 output), the kernel of each gate row by row as the transposed matrix, a bias for the input and one for the state. Id 0

@@ -1,4 +1,4 @@
-"""toxic-comment-classifier's weights: Keras's arrays as weights.npz beside vocab.json, both without pickles.
+"""Weights of toxic-comment-classifier: Keras's arrays as weights.npz beside vocab.json, both without pickles.
 
 https://pypi.org/project/toxic-comment-classifier/. Keras keeps its gates in torch's order (input, forget, new, output)
 and one bias; its matrices are transposed.
