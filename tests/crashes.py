@@ -25,7 +25,7 @@ from torch import nn
 from qualm.errors import QualmError
 from qualm.training import checkpoint, state
 from qualm.training.checkpoint import Checkpoints
-from qualm.training.data import TensorRows
+from qualm.training.data import TensorRows, next_token
 from qualm.training.loop import Hooks, fit
 from qualm.training.losses import causal
 from qualm.training.settings import TrainSettings
@@ -44,8 +44,11 @@ class Net(nn.Module):
         super().__init__()
         self.embed, self.drop, self.out = nn.Embedding(16, 48), nn.Dropout(0.2), nn.Linear(48, 16)
 
-    def forward(self, ids):
-        return self.out(self.drop(torch.tanh(self.embed(ids))))
+    def hidden(self, ids):
+        return self.drop(torch.tanh(self.embed(ids)))
+
+    def head(self, hidden):
+        return self.out(hidden)
 
 
 class Shared:
@@ -70,7 +73,7 @@ def run(folder: Path, shared: Shared, steps: int = STEPS, stop: int = 0) -> None
 
     def validate(trained: nn.Module) -> float:
         with torch.no_grad():
-            return float(causal(trained, readings.rows)[0])
+            return float(causal(trained, next_token(readings.rows))[0])
 
     def on_step(row) -> None:
         shared.set(TRAINING, row["step"])

@@ -170,10 +170,11 @@ def test_packed_documents_decode_to_what_was_read(tokens, tmp_path):
 def test_every_token_is_predicted_once_whatever_the_length(tokens, tmp_path):
     packed = pack(documents(20), tokens, tmp_path)
     for length in (1, 7, 64, packed.tokens, packed.tokens + 5):
-        rows = TokenRows(packed, length)[np.arange(packed.rows(length))]
-        targets = rows[:, 1:].flatten()
+        every = np.arange(packed.rows(length))
+        rows = TokenRows(packed, length).batch(every, every)
+        targets = rows["labels"].flatten()
         assert targets[targets != IGNORE].tolist() == packed.ids[1:].tolist()
-        inputs = rows[:, :-1].flatten()[targets != IGNORE]
+        inputs = rows["ids"].flatten()[targets != IGNORE]
         assert inputs.tolist() == packed.ids[:-1].tolist()
 
 
@@ -184,8 +185,11 @@ class Unigram(torch.nn.Module):
         super().__init__()
         self.logits = torch.nn.Parameter(logits)
 
-    def forward(self, ids):
-        return self.logits.expand(*ids.shape, -1)
+    def hidden(self, ids):
+        return ids[..., None].float()
+
+    def head(self, hidden):
+        return self.logits.expand(*hidden.shape[:-1], -1)
 
 
 def test_bits_per_byte_is_exact_and_independent_of_the_cut(tokens, tmp_path):

@@ -31,8 +31,11 @@ class Small(nn.Module):
         for weight in self.parameters():
             weight.data.normal_(0, 0.5, generator=generator)
 
-    def forward(self, ids):
-        return self.out(torch.tanh(self.embed(ids)))
+    def hidden(self, ids):
+        return torch.tanh(self.embed(ids))
+
+    def head(self, hidden):
+        return self.out(hidden)
 
 
 def rows(count: int = 64, length: int = 9, vocab: int = 20) -> TensorRows:
@@ -78,11 +81,11 @@ def test_a_step_is_the_textbook_one(clip):
     matrices = [theirs.embed.weight, theirs.out.weight]
     groups = [{"params": matrices, "weight_decay": 0.2}, {"params": [theirs.out.bias], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.95))
-    draw = Draw(64, 8, 1, 0)
+    draw = Draw(data, 8, 1, 0)
     for step in range(1, 5):
-        (places,) = draw(step)
-        batch = data[places]
-        logits = theirs(batch[:, :-1].clamp(min=0))
+        ((places, _),) = draw(step)
+        batch = data.rows[places]
+        logits = theirs.head(theirs.hidden(batch[:, :-1].clamp(min=0)))
         nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), ignore_index=-100).backward()
         nn.utils.clip_grad_norm_(theirs.parameters(), clip)
         optimizer.step()
@@ -130,8 +133,8 @@ def test_one_batch_can_be_learnt_by_heart(make):
 
 
 def test_every_row_is_drawn_once_an_epoch_in_another_order_each_time():
-    draw = Draw(rows=37, batch=5, accumulate=3, seed=4)
-    drawn = np.concatenate([part for step in range(1, 200) for part in draw(step)])
+    draw = Draw(rows(37), batch=5, accumulate=3, seed=4)
+    drawn = np.concatenate([part for step in range(1, 200) for part, _ in draw(step)])
     for epoch in range(len(drawn) // 37):
         assert sorted(drawn[epoch * 37 : (epoch + 1) * 37]) == list(range(37))
     assert drawn[:37].tolist() != drawn[37:74].tolist()
@@ -140,14 +143,14 @@ def test_every_row_is_drawn_once_an_epoch_in_another_order_each_time():
 
 
 def test_a_draw_depends_on_the_step_alone():
-    forwards, other = Draw(10, 4, 2, 0), Draw(10, 4, 2, 0)
-    kept = {step: np.concatenate(list(forwards(step))).tolist() for step in range(1, 30)}
+    forwards, other = Draw(rows(10), 4, 2, 0), Draw(rows(10), 4, 2, 0)
+    kept = {step: np.concatenate(list(forwards(step)), 1).tolist() for step in range(1, 30)}
     for step in (29, 3, 17, 1):
-        assert np.concatenate(list(other(step))).tolist() == kept[step]
+        assert np.concatenate(list(other(step)), 1).tolist() == kept[step]
 
 
 def test_a_batch_may_be_larger_than_the_data():
-    (drawn,) = Draw(rows=3, batch=8, accumulate=1, seed=0)(1)
+    ((drawn, _),) = Draw(rows(3), batch=8, accumulate=1, seed=0)(1)
     assert sorted(drawn[:3]) == sorted(drawn[3:6]) == [0, 1, 2]
 
 

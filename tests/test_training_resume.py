@@ -18,7 +18,7 @@ from qualm.files import read_json, write_json
 from qualm.models.llama import Llama, LlamaConfig
 from qualm.training import state
 from qualm.training.checkpoint import Checkpoints, find_fault, seal
-from qualm.training.data import TensorRows
+from qualm.training.data import TensorRows, next_token
 from qualm.training.loop import Hooks, fit
 from qualm.training.losses import causal
 from qualm.training.settings import TrainSettings
@@ -32,8 +32,11 @@ class Net(nn.Module):
         super().__init__()
         self.embed, self.drop, self.out = nn.Embedding(16, 8), nn.Dropout(0.2), nn.Linear(8, 16)
 
-    def forward(self, ids):
-        return self.out(self.drop(torch.tanh(self.embed(ids))))
+    def hidden(self, ids):
+        return self.drop(torch.tanh(self.embed(ids)))
+
+    def head(self, hidden):
+        return self.out(hidden)
 
 
 def net() -> nn.Module:
@@ -51,7 +54,7 @@ def rows(seed: int = 1) -> TensorRows:
 
 def validate(model: nn.Module) -> float:
     with torch.no_grad():
-        return float(causal(model, rows(2).rows)[0])
+        return float(causal(model, next_token(rows(2).rows))[0])
 
 
 def log(folder: Path) -> list[tuple]:

@@ -4,16 +4,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qualm.models.base import Config, Decoder
 from qualm.models.layers import Cache, Conv1D, Embedding, Linear, Reading, attend
 
+DROPOUTS = ("attn_pdrop", "embd_pdrop", "resid_pdrop")
+ACTIVATIONS = {  # GELU, by tanh or as it is defined (Hendrycks and Gimpel 2016, arXiv 1606.08415)
+    "gelu_new": "tanh",
+    "gelu_pytorch_tanh": "tanh",
+    "gelu": "none",
+}
+
 
 @dataclass(frozen=True)
 class GptConfig(Config):
-    """The keys of config.json; `vocab_size` to `n_head` decide the shapes. There is no dropout."""
+    """The keys of config.json; `vocab_size` to `n_head` decide the shapes."""
 
     vocab_size: int
     n_embd: int
@@ -21,9 +27,12 @@ class GptConfig(Config):
     n_head: int
     n_positions: int = 1024
     n_inner: int = 0  # 0: 4 * n_embd
-    activation_function: str = "gelu_new"  # GELU by tanh (Hendrycks and Gimpel 2016, arXiv 1606.08415)
+    activation_function: str = "gelu_new"  # one of ACTIVATIONS
     layer_norm_epsilon: float = 1e-5
     initializer_range: float = 0.02
+    attn_pdrop: float = 0.0
+    embd_pdrop: float = 0.0
+    resid_pdrop: float = 0.0
     tie_word_embeddings: bool = field(default=True, kw_only=True)
     bos_token_id: int | None = None
     eos_token_id: int | tuple[int, ...] | None = None
@@ -32,11 +41,11 @@ class GptConfig(Config):
 
     model_types: ClassVar[frozenset[str]] = frozenset({"gpt2"})
     harmless: ClassVar[frozenset[str]] = frozenset(
-        {"attn_pdrop", "embd_pdrop", "resid_pdrop", "n_ctx", "reorder_and_upcast_attn"}
+        {"n_ctx", "reorder_and_upcast_attn"}
         | {f"summary_{part}" for part in ("activation", "first_dropout", "proj_to_labels", "type", "use_proj")}
     )
     fixed: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+        "activation_function": tuple(ACTIVATIONS),
         "scale_attn_weights": (True,),
         "scale_attn_by_inverse_layer_idx": (False,),
     }
@@ -47,16 +56,18 @@ class GptConfig(Config):
             raise self.refuse(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
         object.__setattr__(self, "n_inner", self.n_inner or 4 * self.n_embd)
         self.check_sizes("n_inner")
+        if self.activation_function not in ACTIVATIONS:
+            raise self.refuse(f"activation_function {self.activation_function!r} is none of {', '.join(ACTIVATIONS)}")
+        for name in DROPOUTS:
+            if not 0 <= getattr(self, name) < 1:
+                raise self.refuse(f"{name} = {getattr(self, name)} is no share below 1")
 
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any], where: str = "config.json") -> Self:
-        values = {"bos_token_id": 50256, "eos_token_id": 50256, **raw}
+        values = {"bos_token_id": 50256, "eos_token_id": 50256, **dict.fromkeys(DROPOUTS, 0.1), **raw}
         if values.get("n_inner", 0) is None:
             del values["n_inner"]
         return super().from_hf(values, where)
-
-    def to_hf(self, dtype: str = "float32") -> dict[str, Any]:
-        return {**super().to_hf(dtype), "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
 
     @property
     def architecture(self) -> str:
@@ -122,13 +133,13 @@ class GptConfig(Config):
 class Attention(nn.Module):
     def __init__(self, config: GptConfig, layer: int):
         super().__init__()
-        self.layer, self.heads = layer, config.n_head
+        self.layer, self.heads, self.dropout = layer, config.n_head, nn.Dropout(config.resid_pdrop)
         self.c_attn = Conv1D(config.n_embd, 3 * config.n_embd)
         self.c_proj = Conv1D(config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor, reading: Reading) -> Tensor:
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.c_attn(x).chunk(3, -1))
-        return self.c_proj(attend(q, k, v, reading, self.layer))
+        return self.dropout(self.c_proj(attend(q, k, v, reading, self.layer)))
 
 
 class MLP(nn.Module):
@@ -136,9 +147,11 @@ class MLP(nn.Module):
         super().__init__()
         self.c_fc = Conv1D(config.n_embd, config.n_inner)
         self.c_proj = Conv1D(config.n_inner, config.n_embd)
+        self.gelu = nn.GELU(ACTIVATIONS[config.activation_function])
+        self.dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return self.dropout(self.c_proj(self.gelu(self.c_fc(x))))
 
 
 class Layer(nn.Module):
@@ -159,6 +172,7 @@ class Body(nn.Module):
         super().__init__()
         self.wte = Embedding(config.vocab_size, config.n_embd)
         self.wpe = Embedding(config.n_positions, config.n_embd)
+        self.drop = nn.Dropout(config.embd_pdrop)
         self.h = nn.ModuleList(Layer(config, i) for i in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
 
@@ -168,6 +182,7 @@ class Gpt(Decoder):
 
     config_class = GptConfig
     tied: ClassVar[Mapping[str, str]] = {"lm_head": "transformer.wte"}
+    keeps_apart: ClassVar[bool] = True
     residual: ClassVar[tuple[str, ...]] = ("c_proj.weight",)
 
     def __init__(self, config: GptConfig):
@@ -189,9 +204,16 @@ class Gpt(Decoder):
     def last(self) -> nn.LayerNorm:
         return self.transformer.ln_f
 
-    def hidden(self, ids: Tensor, cache: Cache | None = None, lengths: Tensor | None = None) -> Tensor:
-        reading = Reading(ids, cache)
-        x = self.transformer.wte(ids) + self.transformer.wpe(reading.positions)  # (B, T, D)
+    def hidden(
+        self,
+        ids: Tensor,
+        cache: Cache | None = None,
+        lengths: Tensor | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
+        dropout = self.config.attn_pdrop if self.training else 0.0
+        reading = Reading(ids, cache, dropout=dropout, documents=documents)
+        x = self.transformer.drop(self.transformer.wte(ids) + self.transformer.wpe(reading.positions))  # (B, T, D)
         for layer in self.transformer.h:
             x = layer(x, reading)
         reading.done(lengths)

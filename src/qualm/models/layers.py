@@ -1,9 +1,7 @@
-"""What the models share: attention, a cache of keys and values, rotary positions, norms, int8 linears."""
+"""What the models share: attention, a cache of keys and values, norms, int8 linears."""
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection
 
 import torch
 import torch.nn.functional as F
@@ -34,37 +32,6 @@ class RMSNorm(nn.Module):
         if x.dtype == torch.float32:
             return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
         return self.weight * F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype)
-
-
-def rotary_frequencies(head_dim: int, theta: float, scaling: Mapping[str, Any] | None) -> Tensor:
-    """Radians a position for each pair of channels, (head_dim / 2,) float32 (Su et al. 2021, arXiv 2104.09864).
-
-    `scaling` is Hugging Face's `rope_scaling`: None, or rope_type "linear" (Chen et al. 2023, arXiv 2306.15595) or
-    "llama3" (Llama 3.1: slow channels are slowed by `factor`, fast ones kept, those between blended).
-    """
-    exponent = torch.arange(0, head_dim, 2, dtype=torch.int64, device="cpu").float() / head_dim
-    inverse = 1.0 / (theta**exponent)
-    if scaling is None:
-        return inverse
-    factor = float(scaling["factor"])
-    if scaling["rope_type"] == "linear":
-        return inverse / factor
-    low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
-    turns = scaling["original_max_position_embeddings"] * inverse / (2 * math.pi)  # over the length trained first
-    kept = ((turns - low) / (high - low)).clamp(0, 1)
-    return kept * inverse + (1 - kept) * inverse / factor
-
-
-def rotary(positions: Tensor, frequencies: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, each (B or 1, 1, T, Dh/2), of positions (B or 1, T)."""
-    angles = positions[:, None, :, None].float() * frequencies.to(positions.device)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn channel i against channel i + Dh/2 by the angle of its position; x is (B, H, T, Dh)."""
-    a, b = x.chunk(2, -1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
 
 
 class Cache(ABC):
@@ -145,6 +112,7 @@ class Reading:
 
     `bias` is added to the attention scores of all layers, `scale` multiplies them (1 / sqrt(Dh) if None).
     `documents` (B, T) keeps texts of a row apart: a token sees its own only, and positions start anew with each.
+    `dropout` is the part of the attention that is dropped, in training.
     """
 
     def __init__(
@@ -154,10 +122,11 @@ class Reading:
         bias: Bias | None = None,
         scale: float | None = None,
         documents: Tensor | None = None,
+        dropout: float = 0.0,
     ):
         assert isinstance(cache, KVCache | None)
         assert cache is None or documents is None
-        self.bias, self.scale, self.documents = bias, scale, documents
+        self.bias, self.scale, self.documents, self.dropout = bias, scale, documents, dropout
         batch, new = ids.shape
         steps = torch.arange(new, device=ids.device)
         self.cache = cache
@@ -229,7 +198,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, reading: Reading, layer: int, window
     causal = mask is None and reading.first == 0 and q.shape[2] > 1
     grouped = q.shape[1] != k.shape[1]
     out = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=causal, scale=reading.scale, enable_gqa=grouped
+        q, k, v, attn_mask=mask, dropout_p=reading.dropout, is_causal=causal, scale=reading.scale, enable_gqa=grouped
     )
     return out.transpose(1, 2).flatten(2)
 

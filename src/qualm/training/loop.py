@@ -5,9 +5,10 @@ losses and weights, bit for bit, as one that was not.
 """
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,19 @@ from torch import Tensor, nn
 from qualm.config import to_dict
 from qualm.errors import InputError, QualmError, Stopped
 from qualm.training import state
+from qualm.training.average import Average
 from qualm.training.checkpoint import Checkpoints, find_fault
 from qualm.training.data import Draw, Rows
-from qualm.training.losses import Loss
+from qualm.training.losses import Loss, Remembers
 from qualm.training.metrics import Metrics
+from qualm.training.optimisers import optimiser
 from qualm.training.settings import TrainSettings, rate_at, rate_for
 from qualm.training.state import Progress
 
 MOST_BAD = 3  # updates skipped in a row before the run gives up
+USUAL, ENOUGH = 32, 8  # losses remembered to tell a spike by, and how many it takes
+MOST_NAMED = 8  # rows of a batch that are named
+NATS = 5.0  # a loss is no spike unless it is so much above the usual one
 GUARDS = ("threads", "strict")  # settings that do not decide the result of a step
 
 Row = Mapping[str, Any]
@@ -124,17 +130,10 @@ class _Run:
             raise InputError("the model has no weight that may change")
         self.total = s.total(len(self.data))
         self.peak = rate_for(sum(p.numel() for p in self.model.parameters())) if s.lr is None else s.lr
-        self.draw = Draw(len(self.data), s.batch, s.accumulate, s.seed)
+        self.draw = Draw(self.data, s.batch, s.accumulate, s.seed)
         self.device = self.parameters[0].device
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for p in self.parameters if p.dim() > 1], "weight_decay": s.weight_decay},
-                {"params": [p for p in self.parameters if p.dim() < 2], "weight_decay": 0.0},
-            ],
-            lr=self.peak,
-            betas=(s.beta1, s.beta2),
-            fused=True,
-        )
+        self.optimiser = optimiser(self.model, s, self.peak)
+        self.mean = Average(self.model, s.ema) if s.ema else None
 
     # -- files
 
@@ -151,7 +150,7 @@ class _Run:
         step = places.newest()
         if step is not None:
             self._check(state.read_facts(places.path(step)), places.path(step))
-            self.progress = state.restore(places.path(step), self.model, self.optimizer)
+            self._restore(places.path(step))
             self.hooks.on_event(f"{places.folder}: goes on from step {step} of {self.total}")
         self.metrics = Metrics(places.folder / "metrics.jsonl", self.progress.step)
 
@@ -177,16 +176,26 @@ class _Run:
             if old != new:
                 self.hooks.on_event(f"{name} was {old} and is now {new}: the run does not go on bit for bit")
 
+    def _restore(self, folder: Path) -> None:
+        self.progress, kept = state.restore(folder, self.model, self.optimiser)
+        if self.mean:
+            self.mean.restore(kept)
+        if isinstance(self.loss, Remembers):
+            self.loss.restore(self.model, kept)
+
     def _save(self) -> None:
         if not self.places or not self.metrics:
             return
-        state.check_finite(self.model, self.optimizer)
+        state.check_finite(self.model, self.optimiser)
         metrics, facts = self.metrics, state.facts_of(self.progress, self.identity)
+        more = dict(self.loss.tensors()) if isinstance(self.loss, Remembers) else {}
+        more |= self.mean.tensors() if self.mean else {}
 
         def fill(folder: Path) -> None:
             metrics.sync()
-            self.hooks.write(self.model, folder)
-            state.write(folder, self.model, self.optimizer, facts)
+            with self._averaged():
+                self.hooks.write(self.model, folder)
+            state.write(folder, self.model, self.optimiser, more, facts)
 
         self.places.save(self.progress.step, fill)
         self.places.prune({self.progress.best_step})
@@ -203,11 +212,12 @@ class _Run:
         p.step += 1
         rate = rate_at(p.step, self.total, self.peak, s)
         nats, count, norm = self._gradient()
-        good = math.isfinite(nats) and math.isfinite(norm)
+        good = math.isfinite(nats) and math.isfinite(norm) and not self._spikes(nats / count)
         if good:
             self._update(rate, norm, count)
-        self.optimizer.zero_grad(set_to_none=True)
-        p.loss = nats / count if good else p.loss
+            p.loss = nats / count
+            p.recent = [*p.recent, p.loss][-USUAL:]
+        self.optimiser.zero_grad()
         p.tokens += count
         p.bad = 0 if good else p.bad + 1
         p.skipped += not good
@@ -230,8 +240,8 @@ class _Run:
     def _gradient(self) -> tuple[float, int, float]:
         """Summed nats and targets of the whole update, and the norm of the gradient of the summed nats."""
         nats, count = torch.zeros((), device=self.device), 0
-        for rows in self.draw(self.progress.step):
-            part, targets = self.loss(self.model, self.data[rows].to(self.device))
+        for rows, epochs in self.draw(self.progress.step):
+            part, targets = self.loss(self.model, self.data.batch(rows, epochs).to(self.device))
             part.backward()
             nats += part.detach()
             count += targets
@@ -243,9 +253,20 @@ class _Run:
         mean_norm, clip = norm / count, self.settings.clip
         scale = (clip / mean_norm if clip and mean_norm > clip else 1.0) / count
         torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], scale)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        self.optimiser.step(rate)
+        if self.mean:
+            self.mean.update()
+
+    def _spikes(self, loss: float) -> bool:
+        """Whether a loss is far beyond the median of those before it."""
+        recent = self.progress.recent
+        if not self.settings.spike or len(recent) < ENOUGH:
+            return False
+        return loss > max(self.settings.spike * statistics.median(recent), statistics.median(recent) + NATS)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """The model with the weights that are validated and saved: their running mean, if there is one."""
+        return self.mean.shown() if self.mean else nullcontext()
 
     def _report(self, row: Row, good: bool) -> None:
         if self.metrics:
@@ -254,11 +275,15 @@ class _Run:
         if good:
             return
         p = self.progress
-        self.hooks.on_event(f"step {p.step}: the loss or its gradient is not finite; the update is skipped")
+        rows = ", ".join(str(r) for some, _ in self.draw(p.step) for r in some[:MOST_NAMED])
+        self.hooks.on_event(
+            f"step {p.step}: the loss or its gradient is not finite, or far above the usual; the update is skipped "
+            f"(rows {rows})"
+        )
         if p.bad >= MOST_BAD:
             kept = f"the last good checkpoint is in {self.places.folder}" if self.places else "nothing is saved"
             raise QualmError(
-                f"{MOST_BAD} updates in a row were not finite, up to step {p.step}; {kept}",
+                f"{MOST_BAD} updates in a row were not finite or spikes, up to step {p.step}; {kept}",
                 then="name another folder and lower the learning rate, or look at the rows of these steps",
             )
 
@@ -270,7 +295,8 @@ class _Run:
             return False
         p = self.progress
         self.model.eval()
-        value = float(self.hooks.validate(self.model))
+        with self._averaged():
+            value = float(self.hooks.validate(self.model))
         self.model.train()
         row["validation"] = value if math.isfinite(value) else None
         if not math.isfinite(value):
@@ -282,12 +308,15 @@ class _Run:
             return False
         p.best, p.best_step, p.stale = value, p.step, 0
         if not self.places:
-            self.best_weights = {name: tensor.clone() for name, tensor in state.weights(self.model).items()}
+            with self._averaged():
+                self.best_weights = {name: tensor.clone() for name, tensor in state.weights(self.model).items()}
         return True
 
     def end(self) -> Result:
         """The best weights back into the model, and the figures."""
         p = self.progress
+        if self.mean:
+            self.mean.settle()
         if p.best_step and p.best_step != p.step:
             if self.places:
                 best = self.places.path(p.best_step)

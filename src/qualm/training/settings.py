@@ -13,8 +13,11 @@ class TrainSettings:
 
     One update uses `batch` x `accumulate` rows. Exactly one of `steps` and `epochs` is given. The rate `lr` is reached
     after the share `warmup` of all steps and falls to `min_lr` x `lr`; None chooses it by the number of parameters
-    (`rate_for`). Weight decay is for matrices only. `clip` bounds the gradient's norm (0: off). With a
-    validation, every `eval_every` steps, training ends after `patience` readings without a new best (0: never).
+    (`rate_for`). With the schedule "wsd" it stays at the peak up to the last fifth and falls there (warm-up, stable,
+    decay: Hu et al. 2024, arXiv 2404.06395). Weight decay is for matrices only. `clip` bounds the gradient's norm (0:
+    off). With `ema` above 0, validation and saving use a running mean of the weights that forgets at that rate a step.
+    With a validation, every `eval_every` steps, training ends after `patience` readings without a new best (0: never).
+    An update whose loss is beyond `spike` times the usual one is skipped, as one that is not finite is (0: never).
     `threads` 0 leaves torch's count; with `strict`, a run is not resumed at another thread count or torch version,
     at which the same steps give other bits.
     """
@@ -25,12 +28,15 @@ class TrainSettings:
     accumulate: int = 1
     lr: float | None = None
     warmup: float = 0.03
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     min_lr: float = 0.1
+    optimiser: Literal["adamw", "muon", "sgd"] = "adamw"
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
     clip: float = 1.0
+    ema: float = 0.0
+    spike: float = 10.0
     seed: int = 0
     eval_every: int = 200
     save_every: int = 200
@@ -43,7 +49,7 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and not (value >= low and math.isfinite(value)):
                 raise UsageError(f"must be at least {low}, not {value}", where=f"TrainSettings.{name}")
-        for name in ("warmup", "min_lr", "beta1", "beta2"):
+        for name in ("warmup", "min_lr", "beta1", "beta2", "ema"):
             if getattr(self, name) > 1:
                 raise UsageError(f"must be at most 1, not {getattr(self, name)}", where=f"TrainSettings.{name}")
         if self.steps is not None and self.epochs is not None:
@@ -60,6 +66,8 @@ class TrainSettings:
 
 LEAST = {"steps": 1, "epochs": 0, "batch": 1, "accumulate": 1, "lr": 0, "warmup": 0, "min_lr": 0, "weight_decay": 0}
 LEAST |= {"beta1": 0, "beta2": 0, "clip": 0, "eval_every": 1, "save_every": 1, "patience": 0, "threads": 0}
+LEAST |= {"ema": 0, "spike": 0}
+FALL = 0.2  # the share of steps in which "wsd" lowers the rate
 
 
 def rate_for(parameters: int) -> float:
@@ -77,6 +85,8 @@ def rate_at(step: int, total: int, peak: float, settings: TrainSettings) -> floa
     if step <= warm:
         return peak * step / warm
     done = (step - warm) / max(1, total - warm)  # 0..1
-    shape = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[settings.schedule]
+    shapes = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+    shapes["wsd"] = min(1.0, (1 - done) / FALL)
+    shape = shapes[settings.schedule]
     floor = 1.0 if settings.schedule == "constant" else settings.min_lr
     return peak * (floor + (1 - floor) * shape)

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from qualm.errors import InputError, QualmError
 from qualm.files import read_json, write_json
+from qualm.training.optimisers import Optimiser
 
-FORMAT, VERSION = "qualm.training", 1
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+FORMAT, VERSION = "qualm.training", 2
+
+Tensors = Mapping[str, Tensor]
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Progress:
     bad: int = 0  # updates skipped in a row
     skipped: int = 0
     finished: bool = False
+    recent: list[float] = field(default_factory=list)  # the last losses that were not skipped
     validations: list[tuple[int, float]] = field(default_factory=list)
 
 
@@ -72,26 +75,27 @@ def write_weights(model: nn.Module, folder: Path) -> None:
     save_file({k: v.contiguous() for k, v in weights(model).items()}, folder / "model.safetensors", {"format": "pt"})
 
 
-def write(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, facts: Mapping[str, Any]) -> None:
-    """training.safetensors (moments, generators) and training.json, beside the weights."""
-    tensors = moments(model, optimizer) | random_state(next(model.parameters()).device)
+def write(folder: Path, model: nn.Module, optimiser: Optimiser, more: Tensors, facts: Mapping[str, Any]) -> None:
+    """training.safetensors (moments, generators, and `more`) and training.json, beside the weights."""
+    tensors = {**moments(model, optimiser), **random_state(next(model.parameters()).device), **more}
     save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "training.safetensors")
     write_json(folder / "training.json", {"format": FORMAT, "version": VERSION, **facts})
 
 
-def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def moments(model: nn.Module, optimiser: Optimiser) -> dict[str, Tensor]:
     """The optimiser's state by moment and parameter; empty before the first update."""
+    state = optimiser.state
     return {
-        f"{moment}.{name}": optimizer.state[parameter][moment]
+        f"optimiser.{name}.{moment}": tensor
         for name, parameter in model.named_parameters()
-        if parameter in optimizer.state
-        for moment in MOMENTS
+        for moment, tensor in state.get(parameter, {}).items()
+        if isinstance(tensor, Tensor)
     }
 
 
-def check_finite(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def check_finite(model: nn.Module, optimiser: Optimiser) -> None:
     """Raises QualmError naming the first weight or moment that is not finite."""
-    for name, tensor in (weights(model) | moments(model, optimizer)).items():
+    for name, tensor in (weights(model) | moments(model, optimiser)).items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise QualmError(f"{name} is not finite, so no checkpoint is written", then="lower the learning rate")
 
@@ -112,20 +116,24 @@ def restore_weights(folder: Path, model: nn.Module) -> None:
     copy_weights(model, tensors, str(folder))
 
 
-def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Bring model, optimiser and torch's generators back to where the checkpoint was taken."""
+def restore(folder: Path, model: nn.Module, optimiser: Optimiser) -> tuple[Progress, dict[str, Tensor]]:
+    """Bring model, optimiser and torch's generators back to where the checkpoint was taken.
+
+    Returns the progress, and all tensors that the run kept.
+    """
     restore_weights(folder, model)
     tensors = load_file(folder / "training.safetensors")
     for name, parameter in model.named_parameters():
-        if f"step.{name}" in tensors:
-            device = parameter.device
-            optimizer.state[parameter] = {m: tensors[f"{m}.{name}"].clone().to(device) for m in MOMENTS}
+        start = f"optimiser.{name}."
+        own = {k.removeprefix(start): t.clone().to(parameter.device) for k, t in tensors.items() if k.startswith(start)}
+        if own:
+            optimiser.restore(parameter, own)
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random.cuda"], next(model.parameters()).device)
     progress = read_facts(folder)["progress"]
     progress["validations"] = [(step, value) for step, value in progress["validations"]]
-    return Progress(**progress)
+    return Progress(**progress), tensors
 
 
 def facts_of(progress: Progress, identity: Mapping[str, Any]) -> dict[str, Any]:
