@@ -43,6 +43,11 @@ def made(kind: str = "lstm", **extra) -> Rnn:
     return model.eval()
 
 
+def same(a: torch.Tensor, b: torch.Tensor) -> None:
+    """But for the last digit: weights that a file gave lie elsewhere in memory, and sums run in another order."""
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
 def some_ids(*shape: int) -> torch.Tensor:
     return torch.randint(0, VOCAB, shape, generator=torch.Generator().manual_seed(3))
 
@@ -231,16 +236,16 @@ def test_scaled_logits_are_the_logits_times_the_factor(kind):
 def test_a_model_is_saved_and_loaded_also_in_8_bits(kind, tmp_path):
     model, ids = made(kind), some_ids(2, 9)
     save_model(model, tmp_path / "float")
-    assert torch.equal(load_model(tmp_path / "float")(ids), model(ids))
+    same(load_model(tmp_path / "float")(ids), model(ids))
     small = quantize_int8(copy.deepcopy(model))
     assert left_float(small) == []
     error = (small(ids) - model(ids)).pow(2).mean().sqrt() / model(ids).std()
     assert 0 < error < 0.03
     save_model(small, tmp_path / "int8")
-    assert torch.equal(load_model(tmp_path / "int8")(ids), small(ids))
+    same(load_model(tmp_path / "int8")(ids), small(ids))
     small.scale_logits(2.0)
     save_model(small, tmp_path / "scaled")
-    assert torch.equal(load_model(tmp_path / "scaled")(ids), small(ids))
+    same(load_model(tmp_path / "scaled")(ids), small(ids))
 
 
 @torch.no_grad()
@@ -294,7 +299,7 @@ def test_mends_of_the_weights_leave_the_model_as_it_was(kind, tmp_path):
         assert lm.score(pair) == before
         folder = tmp_path / type(mend).__name__
         mended.save(folder)
-        assert load_base(folder).score(pair) == mended.score(pair)
+        assert load_base(folder).score(pair)[0].logprobs == pytest.approx(mended.score(pair)[0].logprobs, abs=1e-5)
     both = Quantize()(Temper(2.0)(lm)), Temper(2.0)(Quantize()(lm))
     assert both[0].score(pair)[0].total == pytest.approx(both[1].score(pair)[0].total, abs=1e-4)
 

@@ -5,14 +5,15 @@ and do not stop between steps.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from qualm.models.layers import Cache
+from qualm.models.base import Causal
+from qualm.models.layers import Cache, Int8Linear
 
 State = tuple[Tensor, ...]  # (h,), or (h, c) of an LSTM; each (B, H), or (layers, B, H) of a stack
 
@@ -114,12 +115,25 @@ class Recurrent(nn.RNNBase):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """One step by the cell's own equations: outputs (B, H) for inputs (B, I), and the state after them."""
-        states = []
-        for layer, (w_ih, w_hh, b_ih, b_hh) in enumerate(self.all_weights):
-            after = self.cell.step(F.linear(x, w_ih, b_ih), tuple(s[layer] for s in state), w_hh, b_hh)
-            states.append(after)
-            x = after[0]
-        return x, tuple(torch.stack(s) for s in zip(*states, strict=True))
+        return self.stepper(len(x))(x, state)
+
+    def stepper(
+        self, batch: int, drop: float = 0.0, drop_weight: float = 0.0
+    ) -> Callable[[Tensor, State], tuple[Tensor, State]]:
+        """`step` for all steps of one text, which in training share one draw of dropout (as in `forward`)."""
+        drop, drop_weight = (drop, drop_weight) if self.training else (0.0, 0.0)
+        weights = [(w, F.dropout(u, drop_weight), *biases) for w, u, *biases in self.all_weights]
+        masks = [locked_mask(u, (batch, self.hidden_size), drop) for _, u, *_ in weights] if drop else []
+
+        def step(x: Tensor, state: State) -> tuple[Tensor, State]:
+            states: list[State] = []
+            for layer, (w_ih, w_hh, b_ih, b_hh) in enumerate(weights):
+                x = x * masks[layer] if layer and drop else x
+                states.append(self.cell.step(F.linear(x, w_ih, b_ih), tuple(s[layer] for s in state), w_hh, b_hh))
+                x = states[-1][0]
+            return x, tuple(torch.stack(s) for s in zip(*states, strict=True))
+
+        return step
 
     def _run(self, x: Tensor, state: State, weights: list[Tensor], lengths: Tensor | None) -> tuple[Tensor, State]:
         """torch's kernel over as many layers as there are weights for."""
@@ -144,7 +158,12 @@ class Recurrent(nn.RNNBase):
 
 def locked_dropout(x: Tensor, share: float) -> Tensor:
     """Drop the same channels at all steps of a row of x (B, T, D) (Gal and Ghahramani 2016, arXiv 1512.05287)."""
-    return x * F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), share) if share else x
+    return x * locked_mask(x, (x.shape[0], 1, x.shape[2]), share) if share else x
+
+
+def locked_mask(like: Tensor, shape: tuple[int, ...], share: float) -> Tensor:
+    """Zeros for what is dropped, 1 / (1 - share) for the rest."""
+    return F.dropout(like.new_ones(shape), share)
 
 
 @torch.no_grad()
@@ -191,3 +210,18 @@ class RecurrentCache(Cache):
         """Take the state after `new` more ids, of each row or all."""
         self.state = state
         self.lengths = self.lengths + new
+
+
+@torch.no_grad()
+def scale_head(model: Causal, factor: float) -> None:
+    """Multiply all logits by `factor` through `model.last`, a linear head, its bias and all.
+
+    A tied head gets weights of its own first: the embeddings stay as they are. Nothing is changed in place, since a
+    copy of the model may share it.
+    """
+    head = model.last
+    model.config = replace(model.config, tie_word_embeddings=False)
+    for name, weight in list(head.named_parameters()):
+        setattr(head, name, nn.Parameter(weight * factor, weight.requires_grad))
+    if isinstance(head, Int8Linear):
+        head.weight_scale = head.weight_scale * factor

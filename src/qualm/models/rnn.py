@@ -4,15 +4,15 @@ A state of fixed size is all that is kept of the text so far. Dropout and tied w
 2017, arXiv 1708.02182). The recurrent layers' parameters are torch's: a state_dict of nn.RNN, nn.GRU or nn.LSTM fits.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from qualm.models._recurrent import CELLS, Recurrent, RecurrentCache, fill, locked_dropout
+from qualm.models._recurrent import CELLS, Recurrent, RecurrentCache, fill, locked_dropout, scale_head
 from qualm.models.base import Config, Decoder
-from qualm.models.layers import Cache, Embedding, Int8Linear, Linear
+from qualm.models.layers import Cache, Embedding, Linear
 
 
 @dataclass(frozen=True)
@@ -150,15 +150,5 @@ class Rnn(Decoder):
     def last(self) -> nn.Module:
         return self.lm_head
 
-    @torch.no_grad()
     def scale_logits(self, factor: float) -> None:
-        """Multiply all logits by `factor`, through the head, bias and all.
-
-        A tied head gets weights of its own first: the embeddings stay as they are.
-        """
-        head: nn.Module = self.lm_head
-        self.config = replace(self.config, tie_word_embeddings=False)
-        for name, weight in list(head.named_parameters()):
-            setattr(head, name, nn.Parameter(weight * factor, weight.requires_grad))
-        if isinstance(head, Int8Linear):
-            head.weight_scale = head.weight_scale * factor
+        scale_head(self, factor)
