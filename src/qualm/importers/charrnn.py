@@ -1,8 +1,9 @@
 """Character models of ml5: LSTMs of TensorFlow 1, one raw float32 file a tensor.
 
-https://github.com/ml5js/ml5-data-and-models. manifest.json names the tensors, vocab.json the characters; some name the LSTM's `weights` and `biases`, others `kernel`
-and `bias`. TensorFlow's BasicLSTMCell reads input and state with one matrix, keeps its gates in the order input, new,
-forget, output, and adds 1 to the forget gate; torch's order is input, forget, new, output.
+https://github.com/ml5js/ml5-data-and-models. manifest.json names the tensors, vocab.json the characters; some name the
+LSTM's `weights` and `biases`, others `kernel` and `bias`. TensorFlow's BasicLSTMCell reads input and state with one
+matrix, keeps its gates in the order input, new, forget, output, and adds 1 to the forget gate; torch's order is input,
+forget, new, output.
 """
 
 import re
