@@ -70,8 +70,9 @@ class Writing(Local):
     def _fits(self, ids: list[int], most: int) -> list[int]:
         """The ids. Raises Unsupported if they are more than `most`."""
         if len(ids) > most:
+            shared = ", the answer included" if most < self.context else ""
             raise Unsupported(
-                f"the prompt has {len(ids)} tokens and {self.name} can look at {self.context}, the answer included",
+                f"the prompt has {len(ids)} tokens and {self.name} can look at {self.context}{shared}",
                 then="shorten the prompt",
             )
         return ids

@@ -162,7 +162,7 @@ class Writer:
         self.detokenizer, self.ends, self.lead = detokenizer, ends, lead
         self.stops, self.room = sampling.stop, min(room, sampling.max_tokens)
         self.raw, self.skip = "", 0 if not lead else -1  # -1: not known yet whether the lead is there
-        self.starts: list[int] = []  # where in `raw` each token begins
+        self.starts: list[int] = []  # where in `raw` each token begins that counts
         self.logprobs: list[float] = []
         self.finish = "" if self.room > 0 else "length"
 
@@ -188,6 +188,7 @@ class Writer:
         found = [self.raw.find(stop, max(begin, old - len(stop) + 1)) for stop in self.stops]
         if any(at >= 0 for at in found):
             self.raw, self.finish = self.raw[: min(at for at in found if at >= 0)], "stop"
+            self.starts = [start for start in self.starts if start < len(self.raw)]
 
     @property
     def text(self) -> str:
@@ -205,5 +206,5 @@ class Writer:
         return len(text) - max(ends, default=0)
 
     def completion(self, prompt_tokens: int) -> Completion:
-        kept = sum(start < len(self.raw) for start in self.starts)
+        kept = len(self.starts)
         return Completion(self.text, prompt_tokens, kept, self.finish, tuple(self.logprobs[:kept]))

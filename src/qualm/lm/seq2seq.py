@@ -1,7 +1,7 @@
 """Encoder-decoders as language models: they write under a text they have read whole, and score what is given."""
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,17 +9,25 @@ from torch import Tensor
 from qualm.errors import Unsupported
 from qualm.lm.base import UNDER, Prompt, Sampling, Scored
 from qualm.lm.causal import Writing
-from qualm.lm.decode import Step, padded, source, steps
-from qualm.lm.scoring import score_positions
+from qualm.lm.decode import Step, Writer, padded, source, steps
+from qualm.lm.scoring import Span, score_positions, windows
 from qualm.models.base import EncoderDecoder, Model
 
-BATCH = 4096  # tokens read at once, of sources and of what is scored under them
+BATCH = 4096  # tokens read at once, of sources and of what is scored under them, padding included
+
+
+class Pair(NamedTuple):
+    """A source, and what of its target is scored under it."""
+
+    source: tuple[int, ...]
+    span: Span
 
 
 class Seq2SeqLM(Writing):
     """An encoder-decoder and its tokenizer: the prompt is the source, the answer is written under it.
 
-    A continuation is scored under its context as source, the two tokenised apart, as the model was taught.
+    A continuation is scored under its context as source, the two tokenised apart, as the model was taught. An empty
+    context is the source of an empty text: its end token alone.
     """
 
     of: ClassVar[type[Model]] = EncoderDecoder
@@ -32,37 +40,49 @@ class Seq2SeqLM(Writing):
         return self.model.config.decoder_start_token_id
 
     def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Scored]:
-        """Raises Unsupported if a context or a continuation is longer than the model can look at."""
-        texts = [(self._encode(context), self._target(continuation)) for context, continuation in pairs]
-        scores: list[Scored] = [Scored(())] * len(texts)
-        for batch in by_source(texts):
-            found = self._score_batch([texts[i] for i in batch])
-            for i, values in zip(batch, found, strict=True):
-                scores[i] = Scored(tuple(values))
-        return scores
+        """Continuations longer than the model's context are read in windows, each begun anew by the start id.
+
+        Raises Unsupported if a context is longer than the model can look at.
+        """
+        spans: list[Pair] = []
+        for item, (context, continuation) in enumerate(pairs):
+            read = tuple(self._encode(context))
+            spans += [Pair(read, span) for span in windows(item, self.tokens.encode(continuation), 0, self.context)]
+        found: dict[int, list[float]] = {}
+        for batch in batches(spans):
+            found |= zip(batch, self._score_batch([spans[i] for i in batch]), strict=True)
+        scores: list[list[float]] = [[] for _ in pairs]
+        for i, (_, span) in enumerate(spans):
+            scores[span.item] += found.get(i, [])
+        return [Scored(tuple(values)) for values in scores]
 
     @torch.inference_mode()
-    def _score_batch(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+    def _score_batch(self, pairs: Sequence[Pair]) -> list[list[float]]:
         """Log-probabilities of targets under their sources; each different source is read once."""
         device = next(self.model.parameters()).device
-        sources = list({tuple(read): None for read, _ in texts})
-        cache = self.model.encode(*padded(sources, device), room=max(len(target) for _, target in texts))
-        cache.keep(torch.tensor([sources.index(tuple(read)) for read, _ in texts], device=device))
-        ids, _ = padded([[self.start, *target[:-1]] for _, target in texts], device)
+        spans, number = (
+            [span for _, span in pairs],
+            {read: i for i, read in enumerate(dict.fromkeys(p[0] for p in pairs))},
+        )
+        cache = self.model.encode(*padded(list(number), device), room=max(len(span.ids) for span in spans))
+        cache.keep(torch.tensor([number[read] for read, _ in pairs], device=device))
+        ids, _ = padded([[self.start, *span.ids[:-1]] for span in spans], device)
         hidden: Tensor = self.model.hidden(ids, cache)  # (B, T, D)
-        places = [(row, at, token) for row, (_, target) in enumerate(texts) for at, token in enumerate(target)]
+        places = [(row, at, s.ids[at]) for row, s in enumerate(spans) for at in range(s.first, len(s.ids))]
         rows, at, tokens = torch.tensor(places, device=device).T
         values = iter(score_positions(self.model, hidden[rows, at], tokens))
-        return [[next(values) for _ in target] for _, target in texts]
-
-    def _target(self, text: str) -> list[int]:
-        ids = self.tokens.encode(text)
-        if len(ids) > self.context:
-            raise Unsupported(f"a text of {len(ids)} tokens, and {self.name} can write {self.context}")
-        return ids
+        return [[next(values) for _ in span.ids[span.first :]] for span in spans]
 
     def _encode(self, prompt: Prompt) -> list[int]:
-        return self._fits(self.tokens.encode_source(prompt), self.context)
+        ids = self.tokens.encode_source(prompt)
+        if not ids:
+            raise Unsupported(
+                f"{self.name} cannot read nothing: its tokenizer names no bos or eos", then="give a text to read"
+            )
+        return self._fits(ids, self.context)
+
+    def _writer(self, prompt: Prompt, ids: Sequence[int], sampling: Sampling) -> Writer:
+        return super()._writer(prompt, (), sampling)  # the answer's text does not go on with the source's
 
     def _steps(self, encoded: Sequence[Sequence[int]], sampling: Sampling, done: set[int]) -> Iterator[list[Step]]:
         with torch.inference_mode():
@@ -74,15 +94,17 @@ class Seq2SeqLM(Writing):
         return self.context
 
 
-def by_source(texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[list[int]]:
-    """Indices of pairs with something to score, those of one source side by side, in batches of like length."""
+def batches(pairs: Sequence[Pair]) -> Iterator[list[int]]:
+    """Indices of pairs with something to score, in batches of like length, longest first, equal sources together."""
     batch: list[int] = []
-    kept = [i for i in range(len(texts)) if texts[i][1]]
-    for i in sorted(kept, key=lambda i: (-len(texts[i][0]), texts[i][0], -len(texts[i][1]))):
-        longest = max(len(texts[j][0]) for j in [*batch, i]) + max(len(texts[j][1]) for j in [*batch, i])
-        if batch and longest * (len(batch) + 1) > BATCH:
+    written = 0
+    kept = [i for i, (_, span) in enumerate(pairs) if span.ids]
+    for i in sorted(kept, key=lambda i: (-len(pairs[i].source), pairs[i].source, -len(pairs[i].span.ids))):
+        read, longest = len(pairs[batch[0]].source) if batch else 0, max(written, len(pairs[i].span.ids))
+        if batch and (read + longest) * (len(batch) + 1) > BATCH:
             yield batch
-            batch = []
+            batch, longest = [], len(pairs[i].span.ids)
         batch.append(i)
+        written = longest
     if batch:
         yield batch

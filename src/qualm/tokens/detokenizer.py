@@ -10,6 +10,13 @@ BROKEN = "\ufffd"
 HELD = 8  # ids that an unfinished character may hold back; UTF-8 needs four bytes at most
 
 
+def byte_spelling() -> dict[str, int]:
+    """GPT-2 spells a byte by a printable character: itself where it is one, else U+0100 and up, in order."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in set(printable)]
+    return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(others)}
+
+
 class Detokenizer(Protocol):
     """`push` gives the text that is certain now; `close` gives what is left."""
 
@@ -32,13 +39,8 @@ class ByteDetokenizer:
 
     @staticmethod
     def table(tokenizer: Tokenizer, special: Iterable[str]) -> dict[int, bytes]:
-        """The bytes of each id that is not a control token.
-
-        GPT-2 spells a byte by a printable character: itself where it is one, else U+0100 and up, in order.
-        """
-        printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-        others = [b for b in range(256) if b not in set(printable)]
-        spelled = {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(others)}
+        """The bytes of each id that is not a control token."""
+        spelled = byte_spelling()
         added = {t.content for t in tokenizer.get_added_tokens_decoder().values()}
         skipped = set(special)
         table = {}
