@@ -334,13 +334,16 @@ class Marian(EncoderDecoder):
 
     def encode(self, source: Tensor, lengths: Tensor | None = None, room: int = 64) -> Cache:
         mask = counted(lengths, source.shape[1])
-        x, c = self.read(source, mask), self.config
-        heads = c.decoder_attention_heads
-        shape = (len(source), heads, max(1, room), c.d_model // heads)
-        cache = CrossCache(c.decoder_layers, shape, x.dtype, x.device)
+        x = self.read(source, mask)
+        cache: Any = self.opened(x, room)
         cache.memory = [layer.encoder_attn.keys_values(x) for layer in self.model.decoder.layers]
         cache.memory_mask = mask
         return cache
+
+    def opened(self, x: Tensor, room: int) -> Cache:
+        """A cache in which nothing is written yet under what was read, (B, S, D)."""
+        c, heads = self.config, self.config.decoder_attention_heads
+        return CrossCache(c.decoder_layers, (len(x), heads, max(1, room), c.d_model // heads), x.dtype, x.device)
 
     def hidden(self, ids: Tensor, cache: Cache | None = None, lengths: Tensor | None = None) -> Tensor:
         assert isinstance(cache, CrossCache)
