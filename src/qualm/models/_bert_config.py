@@ -1,11 +1,11 @@
 """What config.json says of BERT and its kin."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 from qualm.errors import InputError
-from qualm.models.base import Config
+from qualm.models.base import LARGEST, Config
 
 
 class Kin(NamedTuple):
@@ -66,7 +66,7 @@ class BertConfig(Config):
     qa_dropout: float = 0.1  # DistilBERT's, before a "question" head
     head: str = "none"
     num_labels: int = 0  # 0: as many as id2label names, or 2
-    id2label: Mapping[int, str] | None = None  # None: LABEL_0, LABEL_1, ...
+    id2label: Mapping[str, str] | None = None  # "0": ..., "1": ...; None: LABEL_0, LABEL_1, ...
     problem_type: str | None = None
     add_pooling_layer: bool = True  # whether a model without a head has the layer over the first token
     tie_word_embeddings: bool = field(default=True, kw_only=True)
@@ -114,7 +114,7 @@ class BertConfig(Config):
         self._check_labels()
 
     def _derive(self) -> None:
-        labels = dict(self.id2label) if self.id2label else {i: f"LABEL_{i}" for i in range(self.num_labels or 2)}
+        labels = dict(self.id2label) if self.id2label else {str(i): f"LABEL_{i}" for i in range(self.num_labels or 2)}
         derived = {
             "intermediate_size": self.intermediate_size or 4 * self.hidden_size,
             "num_labels": self.num_labels or len(labels),
@@ -127,7 +127,9 @@ class BertConfig(Config):
 
     def _check_labels(self) -> None:
         names = dict(self.id2label or {})
-        if sorted(names) != list(range(self.num_labels)):
+        if not all(isinstance(word, str) for word in names.values()):
+            raise self.refuse("id2label holds labels that are no words")
+        if set(names) != {str(i) for i in range(self.num_labels)}:
             raise self.refuse(f"id2label does not name the labels 0 to {self.num_labels - 1}")
         if self.head == "question" and self.num_labels != 2:
             raise self.refuse(f"num_labels = {self.num_labels}: an answer has a first and a last place, so 2")
@@ -140,14 +142,13 @@ class BertConfig(Config):
         values = {**KIN[kind].defaults, **raw} if kind in KIN else dict(raw)
         if kind == "distilbert":
             values = {DISTIL_KEYS.get(key, key): value for key, value in values.items()}
+        if "head" in raw:
+            raise InputError("key 'head' is not known, and could change the answers", where=where, then="remove it")
         values["head"] = _head(values.pop("architectures", None), where)
         if values["head"] in ("none", "masked"):  # what labels the config names belong to another model
             values = {k: v for k, v in values.items() if k not in ("id2label", "num_labels", "problem_type")}
-        names = values.get("id2label")
-        if isinstance(names, Mapping):
-            if not all(str(key).isdecimal() and isinstance(word, str) for key, word in names.items()):
-                raise InputError(f"id2label = {names!r} is no list of words by number", where=where, then="mend it")
-            values["id2label"] = {int(key): word for key, word in names.items()}
+        if isinstance(names := values.get("id2label"), Mapping):
+            values["id2label"] = {str(key): word for key, word in names.items()}
         return super().from_hf(values, where)
 
     def to_hf(self, dtype: str = "float32") -> dict[str, Any]:
@@ -160,7 +161,7 @@ class BertConfig(Config):
             dropped |= {"seq_classif_dropout", "qa_dropout"}
         kept = {key: value for key, value in kept.items() if key not in dropped}
         if self.head in ("sequence", "token"):
-            kept["id2label"] = {str(i): word for i, word in enumerate(self.labels)}
+            kept["id2label"] = dict(self.id2label or {})
             kept["label2id"] = {word: i for i, word in enumerate(self.labels)}
         else:
             del kept["problem_type"]
@@ -186,7 +187,7 @@ class BertConfig(Config):
     @property
     def labels(self) -> tuple[str, ...]:
         """The words for the labels of a "sequence" or "token" head, in the order of its logits."""
-        return tuple(word for _, word in sorted((self.id2label or {}).items()))
+        return tuple((self.id2label or {})[str(i)] for i in range(self.num_labels))
 
     @property
     def distilled(self) -> bool:
@@ -241,9 +242,10 @@ class BertConfig(Config):
         Weights start at 1 / sqrt(width), which small models learn from much faster than from BERT's 0.02.
         """
         width = 32 * depth
-        own = {"max_position_embeddings": length, "initializer_range": width**-0.5, "head": "masked"}
+        own = {"max_position_embeddings": LARGEST, "initializer_range": width**-0.5, "head": "masked"}
         sizes: dict[str, Any] = {"num_hidden_layers": depth, "num_attention_heads": depth, **own, **ids}
-        return cls(vocab_size=vocab, hidden_size=width, **sizes)
+        config = cls(vocab_size=vocab, hidden_size=width, **sizes)
+        return replace(config, max_position_embeddings=length + LARGEST - config.context)
 
 
 def _head(architectures: Any, where: str) -> str:

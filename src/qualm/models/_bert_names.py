@@ -57,7 +57,6 @@ def ours(name: str, config: BertConfig) -> str | None:
         name = f"{KIN[config.model_type].prefix}.{name}"
     for bert, theirs in reversed(_names(config)):
         name = _respelt(name, theirs, bert)
-    name = _respelt(name, "cls.predictions.decoder.bias", "cls.predictions.bias")
     unread = name.startswith("cls.seq_relationship.") or (name.startswith("bert.pooler.") and not config.pools)
     return None if unread else name
 

@@ -5,6 +5,7 @@ Devlin et al. 2018 (arXiv 1810.04805); RoBERTa: Liu et al. 2019 (1907.11692); Di
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from qualm.models.base import Encoder
 from qualm.models.layers import Embedding, Linear, attend_all, counted
 
 __all__ = ["Bert", "BertConfig"]
+
+BIAS, OTHER_BIAS = "cls.predictions.bias", "cls.predictions.decoder.bias"
 
 
 class Embeddings(nn.Module):
@@ -63,9 +66,9 @@ class SelfAttention(nn.Module):
 class Output(nn.Module):
     """LayerNorm(before + dense(x)): the norm stands after the sum, on the residual stream itself."""
 
-    def __init__(self, width: int, config: BertConfig):
+    def __init__(self, width: int, dropout: float, config: BertConfig):
         super().__init__()
-        self.dropout = config.hidden_dropout_prob
+        self.dropout = dropout
         self.dense = Linear(width, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
@@ -77,7 +80,8 @@ class Attention(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
         self.self = SelfAttention(config)
-        self.output = Output(config.hidden_size, config)
+        dropout = 0.0 if config.distilled else config.hidden_dropout_prob
+        self.output = Output(config.hidden_size, dropout, config)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         return self.output(self.self(x, mask), x)
@@ -99,7 +103,7 @@ class Layer(nn.Module):
         super().__init__()
         self.attention = Attention(config)
         self.intermediate = Intermediate(config)
-        self.output = Output(config.intermediate_size, config)
+        self.output = Output(config.intermediate_size, config.hidden_dropout_prob, config)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         x = self.attention(x, mask)
@@ -182,6 +186,16 @@ class Bert(Encoder):
     def name_in_file(cls, name: str, config: Any) -> str:
         return theirs(name, config)
 
+    @classmethod
+    def settle(cls, config: BertConfig, state: dict[str, Tensor]) -> BertConfig:
+        """The head's bias may go by either of its names, and a file without a head may lack the pooler's weights."""
+        bias = state.get(OTHER_BIAS)
+        if bias is not None and torch.equal(state.setdefault(BIAS, bias), bias):
+            del state[OTHER_BIAS]
+        optional = config.pools and config.head == "none"
+        lacking = optional and not any(name.startswith("bert.pooler.") for name in state)
+        return replace(config, add_pooling_layer=False) if lacking else config
+
     @property
     def ties(self) -> Mapping[str, str]:
         masked = self.config.head == "masked"
@@ -213,9 +227,9 @@ class Bert(Encoder):
         if c.head == "masked":
             return self.cls["predictions"](hidden)
         if c.head == "sequence":
-            if c.counts_from_pad:  # RoBERTa drops before the pooler too
-                hidden = self._dropped(hidden)
-            return self.classifier(self._dropped(self.pooled(hidden)))
+            first = hidden[:, :1]
+            first = self._dropped(first) if c.counts_from_pad else first  # RoBERTa drops before the pooler too
+            return self.classifier(self._dropped(self.pooled(first)))
         return (self.qa_outputs if c.head == "question" else self.classifier)(self._dropped(hidden))
 
     def _dropped(self, x: Tensor) -> Tensor:
