@@ -4,8 +4,8 @@
 
 Each row is a tiny random model, each cell the largest absolute difference between the two implementations with the
 same weights (see `tests/parity_checks.py`); "keys" and "greedy" count tensors and tokens that differ. A cell over
-1e-4 is marked !, and the exit code is 1. With --real, also published checkpoints: some are fetched by name, others
-are in the folder that QUALM_SHARED names.
+1e-4, or over 1e-6 in the table of recurrent cells, is marked !, and the exit code is 1. With --real, also published
+checkpoints: some are fetched by name, others are in the folder that QUALM_SHARED names.
 """
 
 import sys
@@ -19,9 +19,12 @@ import transformers
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 from parity_cases import VARIANTS
-from parity_checks import ALLOWED, CHECKS, Pair, measured, pair_of, scale
+from parity_cells import ALLOWED as CELLS_ALLOWED
+from parity_cells import STACKS, measured_cells
+from parity_checks import ALLOWED, CHECKS, Pair, Variant, measured, pair_of, scale
 
 COUNTS = {"keys", "greedy"}
+FAMILIES = {"rnn", *(variant.family for variant in VARIANTS)}
 
 
 def main(words: list[str]) -> int:
@@ -29,19 +32,24 @@ def main(words: list[str]) -> int:
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
     wanted = {word for word in words if not word.startswith("-")}
-    unknown = wanted - {variant.family for variant in VARIANTS}
-    if unknown or set(words) - wanted - {"--real"}:
+    if wanted - FAMILIES or set(words) - wanted - {"--real"}:
         print(__doc__)
         return 2
-    print(f"torch {torch.__version__}, transformers {transformers.__version__}, float32, {ALLOWED:.0e} allowed\n")
-    rows = ({"": str(variant), **cells_of(variant)} for variant in VARIANTS if not wanted or variant.family in wanted)
-    return int(table(rows, ["", "logits' std", *CHECKS]))
+    wanted = wanted or FAMILIES
+    print(f"torch {torch.__version__}, transformers {transformers.__version__}, float32")
+    marked = False
+    for family in sorted({v.family for v in VARIANTS} & wanted):
+        rows = ({family: v.name, **cells_of(v)} for v in VARIANTS if v.family == family)
+        marked |= table(rows, [family, "logits' std", *CHECKS])
+    if "rnn" in wanted:
+        found = [{"rnn": str(stack), **measured_cells(stack)} for stack in STACKS]
+        marked |= table(({k: cell(k, v, CELLS_ALLOWED) for k, v in row.items()} for row in found), [*found[0]])
+    return int(marked)
 
 
-def cells_of(variant) -> dict[str, str]:
+def cells_of(variant: Variant) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
-        pair = pair_of(variant, Path(folder))
-        return cells(pair)
+        return cells(pair_of(variant, Path(folder)))
 
 
 def cells(pair: Pair) -> dict[str, str]:
@@ -49,16 +57,17 @@ def cells(pair: Pair) -> dict[str, str]:
     return {"logits' std": f"{scale(pair):.1f}", **found}
 
 
-def cell(name: str, value: float | None, allowed: float = ALLOWED) -> str:
-    if value is None:
-        return "–"
+def cell(name: str, value: float | str | None, allowed: float = ALLOWED) -> str:
+    if value is None or isinstance(value, str):
+        return value or "–"
     return (f"{value:.0f}" if name in COUNTS or value == 0 else f"{value:.0e}") + ("" if value <= allowed else " !")
 
 
 def table(rows: Iterable[Mapping[str, str]], names: list[str]) -> bool:
     """Print rows as they come; returns whether one holds a cell that is marked."""
+    print(flush=True)
     marked = False
-    widths = [24, *(max(6, len(name)) for name in names[1:])]
+    widths = [28, *(max(6, len(name)) for name in names[1:])]
     for head in (dict(zip(names, names, strict=True)), dict(zip(names, ["-" * w for w in widths], strict=True))):
         line(head, names, widths)
     for row in rows:

@@ -31,12 +31,81 @@ LINEAR = {"rope_type": "linear", "rope_theta": 50.0, "factor": 4.0}
 GPT = {"vocab_size": VOCAB, "n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 64, **ENDS}
 
 
+BERT = {
+    "vocab_size": VOCAB,
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 80,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+DISTIL = {"dim": 48, "hidden_dim": 80, "n_layers": 3, "n_heads": 4}
+HEADS = {
+    "none": "AutoModel",
+    "masked": "AutoModelForMaskedLM",
+    "sequence": "AutoModelForSequenceClassification",
+    "token": "AutoModelForTokenClassification",
+    "question": "AutoModelForQuestionAnswering",
+}
+T5 = {
+    "vocab_size": VOCAB,
+    "d_model": 48,
+    "d_kv": 8,
+    "d_ff": 80,
+    "num_layers": 3,
+    "num_heads": 6,
+    "decoder_start_token_id": 0,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+}
+SHARP = {
+    ".q.weight": 0.05,
+    ".wo.weight": 0.1,
+    "relative_attention_bias.weight": 1.0,
+}  # T5 does not divide by sqrt(d_kv)
+SCALED = {**SHARP, "shared.weight": 3.0}  # the head divides by sqrt(d_model)
+GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+MARIAN = {
+    "vocab_size": VOCAB,
+    "d_model": 48,
+    "encoder_layers": 3,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 6,
+    "decoder_attention_heads": 6,
+    "encoder_ffn_dim": 80,
+    "decoder_ffn_dim": 80,
+    "max_position_embeddings": 64,
+    "pad_token_id": 96,
+    "decoder_start_token_id": 96,
+    "eos_token_id": 0,
+    "forced_eos_token_id": 0,
+    "activation_function": "swish",
+    "scale_embedding": True,
+}
+
+
 def llama(name: str, kind: str = "Llama", **options: Any) -> Variant:
-    return Variant("llama", name, f"{kind}Config", DECODER, {**LLAMA, **options})
+    return Variant("llama", name, f"{kind}Config", DECODER, {**LLAMA, **options}, {"q_proj.weight": 0.1})
 
 
 def gpt(name: str, **options: Any) -> Variant:
     return Variant("gpt", name, "GPT2Config", DECODER, {**GPT, **options})
+
+
+def bert(name: str, kind: str, head: str, **options: Any) -> Variant:
+    labels = {"num_labels": 5} if head in ("sequence", "token") else {}
+    return Variant("bert", f"{name}, {head}", f"{kind}Config", HEADS[head], {**BERT, **labels, **options})
+
+
+def t5(
+    name: str, kind: str = "T5", spread: Mapping[str, float] = SHARP, untied: bool = False, **options: Any
+) -> Variant:
+    return Variant("t5", name, f"{kind}Config", "AutoModelForSeq2SeqLM", {**T5, **options}, spread, untied)
+
+
+def marian(name: str, **options: Any) -> Variant:
+    return Variant("marian", name, "MarianConfig", "AutoModelForSeq2SeqLM", {**MARIAN, **options})
 
 
 VARIANTS: tuple[Variant, ...] = (
@@ -53,5 +122,22 @@ VARIANTS: tuple[Variant, ...] = (
     llama("Qwen3, window", "Qwen3", use_sliding_window=True, sliding_window=4, max_window_layers=1),
     gpt("GPT-2"),
     gpt("untied, narrow", n_inner=40, layer_norm_epsilon=1e-3, tie_word_embeddings=False),
+    *(bert("BERT", "Bert", head) for head in HEADS),
+    *(bert("RoBERTa", "Roberta", head, pad_token_id=1, type_vocab_size=1) for head in HEADS),
+    *(bert("DistilBERT", "DistilBert", head, **DISTIL) for head in HEADS),
+    bert("MiniLM shape", "Bert", "none", num_attention_heads=12, intermediate_size=192),
+    bert("BERT three segments", "Bert", "masked", type_vocab_size=3, layer_norm_eps=1e-3),
+    bert("BERT one label", "Bert", "sequence", num_labels=1),
+    bert("DistilBERT sines", "DistilBert", "masked", **DISTIL, sinusoidal_pos_embds=True),
+    t5("v1.0", spread=SCALED),
+    t5("v1.0, few buckets", spread=SCALED, relative_attention_num_buckets=8, relative_attention_max_distance=12),
+    t5("v1.1 and Flan", untied=True, **GATED),
+    t5("v1.1, tied", **GATED),
+    t5("mT5", "MT5", untied=True, **GATED),
+    t5("byT5 shape", untied=True, **GATED, num_decoder_layers=1, d_ff=60, d_kv=12, num_heads=3),
+    marian("Opus-MT"),
+    marian("relu, unscaled", activation_function="relu", scale_embedding=False),
+    marian("gelu, apart", activation_function="gelu", share_encoder_decoder_embeddings=False, decoder_vocab_size=VOCAB),
+    marian("uneven", decoder_layers=1, decoder_attention_heads=4, decoder_ffn_dim=60),
 )
 BY_NAME: Mapping[str, Variant] = {str(variant): variant for variant in VARIANTS}

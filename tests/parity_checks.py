@@ -6,7 +6,8 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,15 @@ PAD = 3  # what fills our rows: no model may look at it
 
 @dataclass(frozen=True)
 class Variant:
-    """A tiny model of transformers; `options` are its config's, `wide` is how widely its weights are drawn."""
+    """A tiny model of transformers: `options` are its config's, `spread` the standard deviation of some weights."""
 
     family: str
     name: str
     config: str
     auto: str
     options: Mapping[str, Any]
-    wide: float = 0.3
+    spread: Mapping[str, float] = field(default_factory=dict)  # by the end of a weight's name; others: 0.3
+    untied: bool = False  # the head has weights of its own, which transformers' config for it cannot say
 
     def __str__(self) -> str:
         return f"{self.family} {self.name}"
@@ -43,7 +45,10 @@ class Variant:
     def build(self) -> Any:
         """transformers' model of this config."""
         kind = getattr(transformers, self.auto)
-        return drawn(kind.from_config(getattr(transformers, self.config)(**self.options)), 7, self.wide)
+        model = kind.from_config(getattr(transformers, self.config)(**self.options))
+        if self.untied:
+            model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))
+        return drawn(model, 7, self.spread)
 
 
 @dataclass(frozen=True)
@@ -88,13 +93,14 @@ class Written:
 
 
 @torch.no_grad()
-def drawn(model: nn.Module, seed: int, wide: float) -> Any:
-    """All weights anew: normal, those of norms around 1, so that every term counts and logits are of order 1 to 10."""
+def drawn(model: nn.Module, seed: int, spread: Mapping[str, float]) -> Any:
+    """All weights that can be taught anew, those of norms around 1: every term counts, and logits are of order 1."""
     generator = torch.Generator().manual_seed(seed)
-    for name, weight in model.named_parameters():
-        around = 1.0 if "norm" in name.lower() or ".ln_" in name else 0.0
-        around = 0.0 if name.endswith("bias") else around
-        weight.normal_(around, wide, generator=generator)
+    for name, weight in sorted(model.state_dict(keep_vars=True).items()):
+        if weight.requires_grad or name == "final_logits_bias":
+            norm = name.endswith("weight") and ("norm" in name.lower() or ".ln_" in name)
+            wide = next((value for end, value in spread.items() if name.endswith(end)), 0.3)
+            weight.normal_(float(norm), wide, generator=generator)
     return model.eval()
 
 
@@ -102,7 +108,7 @@ def pair_of(variant: Variant, folder: Path) -> Pair:
     """Written by transformers and read by us; and the other way, with other weights."""
     theirs = variant.build()
     theirs.save_pretrained(folder)
-    ours, others = load_model(folder), drawn(load_model(folder), 8, variant.wide)
+    ours, others = load_model(folder), drawn(load_model(folder), 8, variant.spread)
     return Pair(ours, theirs, written(others, folder / "ours", variant.auto), *texts_for(theirs.config, ours))
 
 
@@ -127,6 +133,14 @@ def texts_for(config: Any, ours: Model) -> tuple[Texts, Texts]:
     ids = three[1][:, :width].masked_fill(beyond, PAD)
     cut = None if segments is None else segments[:, :width]
     return Texts(three[0], None, under, segments), Texts(ids, lengths, under, cut)
+
+
+def hidden_by_us(model: Any, texts: Texts) -> Tensor:
+    if isinstance(model, EncoderDecoder):
+        return model.hidden(texts.under, model.encode(texts.ids, texts.lengths))
+    if isinstance(model, Encoder):
+        return model.hidden(texts.ids, texts.lengths, texts.segments)
+    return model.hidden(texts.ids, lengths=texts.lengths)
 
 
 def read_by_us(model: Any, texts: Texts) -> Tensor:
@@ -210,36 +224,28 @@ def hidden_states(pair: Pair) -> float:
     output = read_by_them(pair.theirs, pair.whole, output_hidden_states=True)
     theirs = output.get("hidden_states") or (*output["encoder_hidden_states"], *output["decoder_hidden_states"])
     with watched(pair.ours) as ours:
-        read_by_us(pair.ours, pair.whole)
+        ours[-1:] = [hidden_by_us(pair.ours, pair.whole)]
     assert len(ours) == len(theirs), (len(ours), len(theirs))
     return max(largest(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 @contextmanager
 def watched(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Fills a list with what every layer of every stack reads, and with what the stack gives in the end."""
+    """Fills a list with what every layer of every stack reads, and with what the stack gives in the end: the norm that
+    stands behind the layers, or the last of them.
+    """
     seen: list[Tensor] = []
-    hooks = []
-    for stack in list(model.modules()):
+    hooks, inside = [], set[nn.Module]()
+    for stack in model.modules():
         children = list(stack.children())
-        at = next((i for i, child in enumerate(children) if isinstance(child, nn.ModuleList)), None)
-        if at is None:
-            continue
-        layers = children[at]
-        assert isinstance(layers, nn.ModuleList)
-        if len(layers) != model.config.layers or inside_a_layer(model, stack):
-            continue
-        hooks += [layer.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for layer in layers]
-        end = children[at + 1] if at + 1 < len(children) else layers[-1]
-        hooks.append(end.register_forward_hook(lambda *args: seen.append(args[2])))
+        for layers, behind in pairwise([*children, None]):
+            if isinstance(layers, nn.ModuleList) and layers not in inside:
+                inside |= set(layers.modules())
+                hooks += [layer.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for layer in layers]
+                hooks.append((behind or layers[-1]).register_forward_hook(lambda *args: seen.append(args[2])))
     yield seen
     for hook in hooks:
         hook.remove()
-
-
-def inside_a_layer(model: nn.Module, module: nn.Module) -> bool:
-    lists = [other for other in model.modules() if isinstance(other, nn.ModuleList)]
-    return any(module is inner for layers in lists for layer in layers for inner in layer.modules())
 
 
 def token_by_token(pair: Pair) -> float | None:
@@ -307,22 +313,17 @@ def left_padding_means_something(pair: Pair) -> bool:
 
 def greedy(pair: Pair) -> float | None:
     """How many of the tokens that each writes after or under padded texts are not the other's."""
-    if not isinstance(pair.ours, Causal):
+    model, texts = pair.ours, pair.padded
+    if not isinstance(model, Causal):
         return None
-    texts = pair.padded
     assert texts.lengths is not None
+    under = isinstance(model, EncoderDecoder)
+    given = as_padded(pair.theirs, texts.ids, texts.lengths, left=not under)
+    given.pop("position_ids", None)  # `generate` works them out from the mask
+    wanted = written_by_them(pair.theirs, given, model.never)[:, 1 if under else texts.ids.shape[1] :]
     rows = [row[:n].tolist() for row, n in zip(texts.ids, texts.lengths.tolist(), strict=True)]
-    if isinstance(pair.ours, EncoderDecoder):
-        prompts, cache = [[pair.ours.config.decoder_start_token_id]] * len(rows), opened(pair.ours, texts)
-        wanted = written_by_them(pair.theirs, as_padded(pair.theirs, texts.ids, texts.lengths, left=False))
-        wanted = wanted[:, 1:]
-    else:
-        prompts, cache = rows, pair.ours.new_cache(len(rows), 2)
-        given = as_padded(pair.theirs, texts.ids, texts.lengths, left=True)
-        given.pop("position_ids", None)  # `generate` works them out from the mask
-        wanted = written_by_them(pair.theirs, given)[:, texts.ids.shape[1] :]
-    ours = written_by_us(pair.ours, prompts, cache)
-    return float((ours != wanted).sum())
+    prompts = [[model.config.decoder_start_token_id]] * len(rows) if under else rows
+    return float((written_by_us(model, prompts, opened(model, texts)) != wanted).sum())
 
 
 def written_by_us(model: Causal, prompts: Sequence[Sequence[int]], cache: Cache) -> Tensor:
@@ -333,11 +334,13 @@ def written_by_us(model: Causal, prompts: Sequence[Sequence[int]], cache: Cache)
     return padded(said, torch.device("cpu"))[0]
 
 
-def written_by_them(model: Any, given: Mapping[str, Tensor]) -> Tensor:
-    """No token ends the text, and none is forbidden or forced."""
+def written_by_them(model: Any, given: Mapping[str, Tensor], never: Sequence[int]) -> Tensor:
+    """No token ends the text, and none is forced."""
     start = getattr(model.config, "decoder_start_token_id", None)
-    model.generation_config = transformers.GenerationConfig(pad_token_id=0, decoder_start_token_id=start)
-    return model.generate(**given, max_new_tokens=WRITTEN, min_new_tokens=None, do_sample=False)
+    model.generation_config = transformers.GenerationConfig(
+        max_new_tokens=WRITTEN, pad_token_id=0, decoder_start_token_id=start, suppress_tokens=list(never) or None
+    )
+    return model.generate(**given)
 
 
 CHECKS: Mapping[str, Callable[[Pair], float | None]] = {

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from parity_cases import BY_NAME
+from parity_cells import ALLOWED as CELLS_ALLOWED
+from parity_cells import STACKS, measured_cells
 from parity_checks import ALLOWED, Pair, measured, pair_of
 from qualm.models.layers import KVCache
 
@@ -16,6 +18,12 @@ def test_ours_is_theirs(name, tmp_path):
 
 def wrong(pair: Pair) -> dict[str, float]:
     return {check: value for check, value in measured(pair).items() if value is not None and not value <= ALLOWED}
+
+
+@pytest.mark.parametrize("stack", STACKS, ids=str)
+def test_our_recurrent_cells_are_torchs(stack):
+    found = measured_cells(stack)
+    assert not {what: value for what, value in found.items() if value is not None and not value <= CELLS_ALLOWED}
 
 
 @pytest.fixture
