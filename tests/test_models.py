@@ -32,6 +32,8 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 50.0, "factor": 4.0}
+YARN = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 16}
 WINDOWED = ["full_attention", "sliding_attention", "sliding_attention"]
 CONFIGS = {
     "llama": ("Llama", {}),
@@ -39,13 +41,24 @@ CONFIGS = {
     "llama biases": ("Llama", {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 6}),
     "llama llama3": ("Llama", {"rope_parameters": LLAMA3}),
     "llama linear": ("Llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 50.0, "factor": 4.0}}),
+    "llama dynamic": ("Llama", {"rope_parameters": DYNAMIC, "max_position_embeddings": 24}),
+    "llama yarn": ("Llama", {"rope_parameters": {**YARN, "beta_fast": 4.0}, "max_position_embeddings": 64}),
     "mistral": ("Mistral", {"sliding_window": 5, "head_dim": 8}),
     "mistral whole": ("Mistral", {"sliding_window": None}),
     "qwen2": ("Qwen2", {"tie_word_embeddings": True}),
     "qwen2 window": ("Qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}),
+    "qwen2 yarn": ("Qwen2", {"rope_parameters": {**YARN, "attention_factor": 1.3}, "head_dim": 16}),
     "qwen3": ("Qwen3", {"head_dim": 16}),
     "qwen3 window": ("Qwen3", {"use_sliding_window": True, "sliding_window": 4, "layer_types": WINDOWED}),
+    "smollm3": ("SmolLM3", {"no_rope_layer_interval": 2}),
+    "smollm3 window": (
+        "SmolLM3",
+        {"no_rope_layers": [0, 1, 0], "use_sliding_window": True, "sliding_window": 4, "tie_word_embeddings": False},
+    ),
+    "olmo2": ("Olmo2", {}),
+    "olmo2 biases": ("Olmo2", {"attention_bias": True, "num_key_value_heads": 6, "tie_word_embeddings": True}),
     "gpt2": ("GPT2", {}),
+    "gpt2 gelu": ("GPT2", {"activation_function": "gelu"}),
     "gpt2 inner": ("GPT2", {"n_inner": 40, "layer_norm_epsilon": 1e-3, "tie_word_embeddings": False}),
 }
 
@@ -54,7 +67,7 @@ def theirs(name: str) -> transformers.PreTrainedModel:
     """transformers' model of a tiny config, with large weights so that every term counts."""
     family, extra = CONFIGS[name]
     sizes = GPT_SIZES if family == "GPT2" else SIZES
-    config = getattr(transformers, f"{family}Config")(**{**sizes, **extra}, bos_token_id=1, eos_token_id=2)
+    config = getattr(transformers, f"{family}Config")(**{**sizes, **extra}, bos_token_id=1, eos_token_id=2, pad_token_id=0)
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
@@ -107,7 +120,10 @@ def test_half_precision_is_transformers(name):
     assert model.new_cache(1, 4).keys[0].dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("name", ["llama", "llama biases", "mistral", "qwen2 window", "qwen3", "gpt2"])
+@pytest.mark.parametrize(
+    "name",
+    ["llama", "llama biases", "mistral", "qwen2 window", "qwen3", "smollm3 window", "olmo2", "llama yarn", "gpt2"],
+)
 def test_reading_in_pieces_is_reading_at_once(name):
     model, ids = ours(name), some_ids(3, 30)
     cache = model.new_cache(3, 4)  # too short: it must grow
@@ -117,7 +133,9 @@ def test_reading_in_pieces_is_reading_at_once(name):
     assert cache.lengths.tolist() == [30, 30, 30]
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2 window", "qwen3", "gpt2"])
+@pytest.mark.parametrize(
+    "name", ["llama", "mistral", "qwen2 window", "qwen3", "smollm3 window", "olmo2", "llama yarn", "gpt2"]
+)
 def test_rows_padded_on_the_right_are_as_if_alone(name):
     model, ids = ours(name), some_ids(3, 30)
     lengths = torch.tensor([4, 11, 7])
@@ -153,7 +171,7 @@ def test_a_trimmed_cache_forgets_what_came_after():
     assert cache.bytes == 3 * 2 * 2 * 2 * 20 * 8 * 4  # layers, kinds, rows, heads, slots, channels, bytes
 
 
-@pytest.mark.parametrize("name", ["llama tied", "qwen3", "gpt2"])
+@pytest.mark.parametrize("name", ["llama tied", "qwen3", "olmo2", "gpt2"])
 def test_scaled_logits_are_the_logits_times_the_factor(name):
     model, ids = ours(name), some_ids(2, 9)
     before = model(ids)
@@ -163,7 +181,7 @@ def test_scaled_logits_are_the_logits_times_the_factor(name):
     torch.testing.assert_close(model(ids), before * 1.3, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["llama tied", "llama biases", "qwen2", "gpt2"])
+@pytest.mark.parametrize("name", ["llama tied", "llama biases", "qwen2", "olmo2", "gpt2"])
 def test_weights_in_8_bits_say_nearly_the_same_in_a_quarter_of_the_bytes(name):
     model, ids = ours(name), some_ids(2, 20)
     exact, count, size = model(ids), parameters(model), bytes_of(model)
@@ -253,11 +271,20 @@ def test_every_weight_gets_a_gradient(family):
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
         ({"rope_theta": -1.0}, "rope_theta"),
         ({"hidden_act": "gelu"}, "hidden_act"),
-        ({"pretraining_tp": 2}, "pretraining_tp"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "yarn"),
-        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "dynamic"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "longrope"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "original_max_position_embeddings"),
+        ({"rope_scaling": {**YARN, "mscale": 1.0}}, "mscale"),
+        ({"rope_scaling": {**YARN, "beta_fast": 1.0, "beta_slow": 32.0}}, "beta_fast"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0, "alpha": 3.0}}, "alpha"),
+        ({"no_rope_layers": [1, 0, 1]}, "no_rope_layers"),
+        ({"sliding_window": 4}, "sliding_window = 4 means nothing in a llama"),
+        ({"model_type": "mistral", "attention_bias": True}, "attention_bias"),
+        ({"model_type": "smollm3", "no_rope_layers": [1, 0]}, "no_rope_layers"),
+        ({"model_type": "smollm3", "no_rope_layer_interval": 0}, "no_rope_layer_interval"),
+        ({"model_type": "olmo2", "mlp_bias": True}, "mlp_bias"),
+        ({"attention_dropout": 1.0}, "attention_dropout"),
         ({"rope_scaling": {"rope_type": ["linear"], "factor": 2.0}}, "rope_type"),
         ({"rope_scaling": {"rope_type": "linear"}}, "factor"),
         ({"rope_scaling": {"rope_type": "linear", "factor": "2"}}, "factor"),
@@ -300,7 +327,7 @@ def test_published_configs_are_read():
         "mlp_bias": False,
         "model_type": "llama",
         "pad_token_id": 2,
-        "pretraining_tp": 1,
+        "pretraining_tp": 2,  # how the products were cut in training
         "rms_norm_eps": 1e-05,
         "rope_interleaved": False,
         "rope_scaling": None,
@@ -330,13 +357,17 @@ def test_max_window_layers_says_what_layer_types_say(kind):
     assert derived.maths()["windows"] == [None, 4, 4]
 
 
+KINDS = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "smollm3": "SmolLM3"}
+KINDS |= {"olmo2": "Olmo2"}
+
+
 def test_a_key_left_out_means_what_it_means_in_transformers():
-    for kind, name in (("llama", "Llama"), ("mistral", "Mistral"), ("qwen2", "Qwen2"), ("qwen3", "Qwen3")):
-        sizes = {**SIZES, "num_attention_heads": 64, "hidden_size": 128}
+    for kind, name in KINDS.items():
+        sizes = {**SIZES, "num_attention_heads": 64, "hidden_size": 128, "pad_token_id": 0}
         del sizes["num_key_value_heads"]
         config = LlamaConfig.from_hf({"model_type": kind, **sizes})
         default = getattr(transformers, f"{name}Config")(**sizes)
-        for key in ("sliding_window", "rms_norm_eps", "max_position_embeddings", "tie_word_embeddings"):
+        for key in ("sliding_window", "rms_norm_eps", "max_position_embeddings", "tie_word_embeddings", "eos_token_id"):
             if hasattr(default, key):
                 assert getattr(config, key) == getattr(default, key), (kind, key)
         reference = transformers.AutoModelForCausalLM.from_config(default)

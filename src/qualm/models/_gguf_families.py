@@ -10,9 +10,9 @@ from torch import Tensor
 
 from qualm.errors import InputError
 from qualm.models._gguf import GgufFile
+from qualm.models._rope import frequencies
 from qualm.models.base import Config
 from qualm.models.gpt import GptConfig
-from qualm.models.layers import rotary_frequencies
 from qualm.models.llama import LlamaConfig
 
 LLAMA_NAMES = {
@@ -154,11 +154,11 @@ def _llama3(file: GgufFile, config: LlamaConfig) -> Mapping[str, Any] | None:
     if "rope_freqs.weight" not in file.entries:
         return config.rope_scaling
     stored = file.tensor("rope_freqs.weight")
-    plain = rotary_frequencies(config.head_dim, config.rope_theta, None)
+    plain = frequencies(config.head_dim, config.rope_theta, None)
     scaling = {"rope_type": "llama3", "factor": float(stored.max()), **LLAMA3}
     if stored.shape == plain.shape:
         for option in (None, scaling):
-            scaled = rotary_frequencies(config.head_dim, config.rope_theta, option)
+            scaled = frequencies(config.head_dim, config.rope_theta, option)
             if torch.allclose(plain / scaled, stored, rtol=1e-4):
                 return option
     raise InputError("rope_freqs.weight holds a scaling that is not implemented", where=file.cursor.where, then=OTHER)
