@@ -6,7 +6,7 @@ probabilities of the text, so they are never set against those of a decoder.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from itertools import groupby
 from statistics import mean
@@ -42,6 +42,12 @@ class EncoderLM(Local):
 
     of: ClassVar[type[Model]] = Encoder
     scoring: ClassVar[str] = PSEUDO
+
+    @classmethod
+    def at_best(cls, family: type[Model]) -> frozenset[str]:
+        config = family.config_class
+        heads = CAN if "head" in {f.name for f in fields(config)} else {config.head}  # type: ignore[attr-defined]
+        return frozenset({"embed", "weights"}).union(*(CAN[head] for head in heads))
 
     @cached_property
     def can(self) -> frozenset[str]:  # type: ignore[override]

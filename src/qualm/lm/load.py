@@ -55,6 +55,11 @@ def load_base(spec: str | Path, *, cache: Path | None = None) -> LM:
     raise InputError("no such file or folder", where=text, then=f"name {KINDS}")
 
 
+def abilities(family: type[Model]) -> frozenset[str]:
+    """What the models of a family can do, each with the head for it; nothing is loaded."""
+    return next((kind.at_best(family) for kind in KINDS_OF_LOCAL if issubclass(family, kind.of)), frozenset())
+
+
 def endpoint(spec: str) -> Endpoint:
     url, _, name = spec.partition("#")
     return Endpoint(url, name)

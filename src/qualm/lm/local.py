@@ -39,6 +39,11 @@ class Local(LM, ABC):
         self.name = name or (path.name if path else model.config.model_type)
         self.world, self.mends = world, tuple(mends)
 
+    @classmethod
+    def at_best(cls, family: type[Model]) -> frozenset[str]:
+        """What the models of a family can do, each with the head for it."""
+        return cls.can
+
     @cached_property
     def card(self) -> Card:  # type: ignore[override]
         return Card(
