@@ -9,6 +9,7 @@ import pytest
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
 
 from qualm.errors import InputError, UsageError
 from qualm.tokens.detokenizer import WindowDetokenizer
@@ -248,3 +249,12 @@ def test_a_special_token_outside_the_vocabulary_is_refused(tmp_path):
     config.write_text(json.dumps({**json.loads(config.read_text()), "eos_token": "<|nowhere|>"}))
     with pytest.raises(InputError, match="nowhere"):
         Tokens.load(tmp_path)
+
+
+def test_a_unigram_vocabulary_takes_spelled_control_tokens_for_text():
+    numbered = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((c, -3.0) for c in "a</s>")]
+    made = Tokenizer(models.Unigram(numbered, 2, False))
+    made.add_special_tokens(["<pad>", "</s>"])
+    tokens = Tokens(made, eos="</s>", pad="<pad>")
+    assert tokens.encode("a</s>a") == [3, 4, 5, 6, 7, 3]
+    assert tokens.encode("a</s>a", special=True) == [3, 1, 3]

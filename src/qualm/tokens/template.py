@@ -6,11 +6,13 @@ the size of everything it builds (`qualm.tokens.sandbox`). Its inputs are untrus
 
 import json
 import re
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from jinja2 import TemplateError
+from tokenizers import Tokenizer
 
 from qualm.errors import InputError, Unsupported
 from qualm.tokens.sandbox import Budget, Sandbox, TooMuch
@@ -150,3 +152,14 @@ def check_unicode(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(f"the text is not valid Unicode at character {error.start}") from error
+
+
+def without_control(tokenizer: Tokenizer, special: Mapping[str, int]) -> Tokenizer:
+    """The same, but that a unigram vocabulary does not find control tokens among the pieces of a text."""
+    made = json.loads(tokenizer.to_str())
+    if made["model"]["type"] == "Unigram":
+        for i in special.values():
+            if i < len(made["model"]["vocab"]):
+                made["model"]["vocab"][i][0] = secrets.token_hex(16)  # what no text spells
+        made["added_tokens"] = [token for token in made["added_tokens"] if not token["special"]]
+    return Tokenizer.from_str(json.dumps(made))

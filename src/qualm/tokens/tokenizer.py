@@ -17,7 +17,7 @@ from qualm.errors import InputError, Unsupported
 from qualm.files import hash_json, read_json, write_json, write_text
 from qualm.tokens import byt5
 from qualm.tokens.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer
-from qualm.tokens.template import DEFAULT, Guard, Template, check_unicode
+from qualm.tokens.template import DEFAULT, Guard, Template, check_unicode, without_control
 
 NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -151,7 +151,7 @@ class Tokens:
 
     @cached_property
     def _plain(self) -> Tokenizer:
-        tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
+        tokenizer = without_control(self.tokenizer, self.special)
         tokenizer.encode_special_tokens = True
         return tokenizer
 
