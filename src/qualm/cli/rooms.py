@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from qualm.auditing import prove, record, report, run
     from qualm.cli import _journey as journey
     from qualm.cli import bars, tables
-    from qualm.lm import endpoint, export
+    from qualm.lm import endpoint, export, load
     from qualm.mends import apply
+    from qualm.tasks import apply as tasks
     from qualm.training import loop as training_loop
     from qualm.training import run as training_run
 
@@ -22,12 +23,14 @@ WHERE: Mapping[str, str] = {
     "endpoint": "qualm.lm.endpoint",
     "export": "qualm.lm.export",
     "journey": "qualm.cli._journey",
+    "load": "qualm.lm.load",
     "prove": "qualm.auditing.prove",
     "record": "qualm.auditing.record",
     "registry": "qualm.registry",
     "report": "qualm.auditing.report",
     "run": "qualm.auditing.run",
     "tables": "qualm.cli.tables",
+    "tasks": "qualm.tasks.apply",
     "training_loop": "qualm.training.loop",
     "training_run": "qualm.training.run",
 }
@@ -37,12 +40,14 @@ __all__ = [
     "endpoint",
     "export",
     "journey",
+    "load",
     "prove",
     "record",
     "registry",
     "report",
     "run",
     "tables",
+    "tasks",
     "training_loop",
     "training_run",
 ]

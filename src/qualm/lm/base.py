@@ -23,7 +23,7 @@ COMMANDS = {
     "fill": "do fill MODEL TEXT",
     "classify": "do classify MODEL TEXT",
     "tag": "do tag MODEL TEXT",
-    "answer": "do answer MODEL QUESTION PASSAGE",
+    "answer": "do answer MODEL QUESTION --passage TEXT",
     "embed": "do embed MODEL TEXT",
     "score": "audit MODEL",
 }  # what a model can do, and what to type for it
