@@ -28,6 +28,9 @@ LLAMA3 = {
     "original_max_position_embeddings": 16,
 }
 LINEAR = {"rope_type": "linear", "rope_theta": 50.0, "factor": 4.0}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 50.0, "factor": 4.0}
+YARN = {"rope_type": "yarn", "rope_theta": 50.0, "factor": 4.0, "original_max_position_embeddings": 16}
+BLENT = {**YARN, "beta_fast": 4.0, "beta_slow": 0.5, "attention_factor": 1.3}
 GPT = {"vocab_size": VOCAB, "n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 64, **ENDS}
 
 
@@ -84,9 +87,12 @@ MARIAN = {
     "scale_embedding": True,
 }
 
+CACHED = frozenset({"token by token"})  # what is cached was turned by other angles than it would be now
 
-def llama(name: str, kind: str = "Llama", **options: Any) -> Variant:
-    return Variant("llama", name, f"{kind}Config", DECODER, {**LLAMA, **options}, {"q_proj.weight": 0.1})
+
+def llama(name: str, kind: str = "Llama", without: frozenset[str] = frozenset(), **options: Any) -> Variant:
+    spread = {"q_proj.weight": 0.1}
+    return Variant("llama", name, f"{kind}Config", DECODER, {**LLAMA, **options}, spread, without=without)
 
 
 def gpt(name: str, **options: Any) -> Variant:
@@ -112,6 +118,10 @@ VARIANTS: tuple[Variant, ...] = (
     llama("Llama 2", num_key_value_heads=6),
     llama("Llama 3", rope_parameters=LLAMA3),
     llama("rope linear", rope_parameters=LINEAR),
+    llama("rope dynamic", rope_parameters=DYNAMIC),
+    llama("rope dynamic, beyond", without=CACHED, rope_parameters=DYNAMIC, max_position_embeddings=16),
+    llama("rope yarn", rope_parameters=YARN),
+    llama("rope yarn, all keys", rope_parameters=BLENT),
     llama("tied", tie_word_embeddings=True, head_dim=16, rms_norm_eps=1e-3),
     llama("biases", attention_bias=True, mlp_bias=True),
     llama("Mistral", "Mistral", sliding_window=5, head_dim=8),
@@ -120,7 +130,13 @@ VARIANTS: tuple[Variant, ...] = (
     llama("Qwen2, window", "Qwen2", use_sliding_window=True, sliding_window=4, max_window_layers=1),
     llama("Qwen3", "Qwen3", head_dim=16),
     llama("Qwen3, window", "Qwen3", use_sliding_window=True, sliding_window=4, max_window_layers=1),
+    llama("SmolLM3", "SmolLM3", no_rope_layers=[1, 1, 0]),
+    llama("SmolLM3, every second", "SmolLM3", no_rope_layer_interval=2, attention_bias=True),
+    llama("SmolLM3, window", "SmolLM3", no_rope_layers=[1, 0, 1], use_sliding_window=True, sliding_window=4),
+    llama("OLMo-2", "Olmo2"),
+    llama("OLMo-2, biases", "Olmo2", attention_bias=True, num_key_value_heads=6, rms_norm_eps=1e-3),
     gpt("GPT-2"),
+    gpt("tanh by another name", activation_function="gelu_pytorch_tanh"),
     gpt("untied, narrow", n_inner=40, layer_norm_epsilon=1e-3, tie_word_embeddings=False),
     *(bert("BERT", "Bert", head) for head in HEADS),
     *(bert("RoBERTa", "Roberta", head, pad_token_id=1, type_vocab_size=1) for head in HEADS),

@@ -38,6 +38,7 @@ class Variant:
     options: Mapping[str, Any]
     spread: Mapping[str, float] = field(default_factory=dict)  # by the end of a weight's name; others: 0.3
     untied: bool = False  # the head has weights of its own, which transformers' config for it cannot say
+    without: frozenset[str] = frozenset()  # checks that mean nothing for it
 
     def __str__(self) -> str:
         return f"{self.family} {self.name}"
@@ -81,6 +82,7 @@ class Pair:
     written: "Written"
     whole: Texts
     padded: Texts
+    without: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def pair_of(variant: Variant, folder: Path) -> Pair:
     theirs = variant.build()
     theirs.save_pretrained(folder)
     ours, others = load_model(folder), drawn(load_model(folder), 8, variant.spread)
-    return Pair(ours, theirs, written(others, folder / "ours", variant.auto), *texts_for(theirs.config, ours))
+    back = written(others, folder / "ours", variant.auto)
+    return Pair(ours, theirs, back, *texts_for(theirs.config, ours), variant.without)
 
 
 def written(ours: Model, folder: Path, auto: str) -> Written:
@@ -358,8 +361,8 @@ CHECKS: Mapping[str, Callable[[Pair], float | None]] = {
 
 @torch.no_grad()
 def measured(pair: Pair) -> dict[str, float | None]:
-    """Every check by name; None where it means nothing for this kind of model."""
-    return {name: check(pair) for name, check in CHECKS.items()}
+    """Every check by name; None where it means nothing for this model."""
+    return {name: None if name in pair.without else check(pair) for name, check in CHECKS.items()}
 
 
 @torch.no_grad()
