@@ -74,8 +74,8 @@ class Toxicbilstm(Importer):
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays by name; those of Python objects are pickles, and refused."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"is damaged, or holds a pickle ({error})", where=str(path), then=AGAIN) from error
 
