@@ -37,7 +37,7 @@ def gru(a: Tensor, state: State, weight: Tensor, bias: Tensor) -> State:
     (a_r, a_z, a_n), (u_r, u_z, u_n) = a.chunk(3, -1), F.linear(h, weight, bias).chunk(3, -1)
     r, z = (a_r + u_r).sigmoid(), (a_z + u_z).sigmoid()
     n = (a_n + r * u_n).tanh()
-    return ((1 - z) * n + z * h,)
+    return (n.lerp(h, z),)
 
 
 def lstm(a: Tensor, state: State, weight: Tensor, bias: Tensor) -> State:
@@ -121,14 +121,16 @@ class Recurrent(nn.RNNBase):
         self, batch: int, drop: float = 0.0, drop_weight: float = 0.0
     ) -> Callable[[Tensor, State], tuple[Tensor, State]]:
         """`step` for all steps of one text, which in training share one draw of dropout (as in `forward`)."""
-        drop, drop_weight = (drop, drop_weight) if self.training else (0.0, 0.0)
-        weights = [(w, F.dropout(u, drop_weight), *biases) for w, u, *biases in self.all_weights]
-        masks = [locked_mask(u, (batch, self.hidden_size), drop) for _, u, *_ in weights] if drop else []
+        masks, weights = [], self.all_weights
+        if self.training and drop:
+            masks = [locked_mask(u, (batch, self.hidden_size), drop) for _, u, *_ in weights]
+        if self.training and drop_weight:
+            weights = [[w, F.dropout(u, drop_weight), *biases] for w, u, *biases in weights]
 
         def step(x: Tensor, state: State) -> tuple[Tensor, State]:
             states: list[State] = []
             for layer, (w_ih, w_hh, b_ih, b_hh) in enumerate(weights):
-                x = x * masks[layer] if layer and drop else x
+                x = x * masks[layer] if layer and masks else x
                 states.append(self.cell.step(F.linear(x, w_ih, b_ih), tuple(s[layer] for s in state), w_hh, b_hh))
                 x = states[-1][0]
             return x, tuple(torch.stack(s) for s in zip(*states, strict=True))
