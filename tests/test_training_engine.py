@@ -246,7 +246,8 @@ def test_a_carried_state_is_that_of_the_whole_text():
     model, data, loss = rnn().eval(), text(), Carried()
     batches = [data.batch(*next(iter(Draw(data, 4, 1, 0)(step)))) for step in range(1, 5)]
     whole = Batch(ids=torch.cat([b["ids"] for b in batches], 1), labels=torch.cat([b["labels"] for b in batches], 1))
-    assert sum(float(loss(model, b)[0]) for b in batches) == pytest.approx(float(causal(model, whole)[0]), rel=1e-5)
+    parts = sum(loss(model, b)[0].item() for b in batches)
+    assert parts == pytest.approx(causal(model, whole)[0].item(), rel=1e-5)
 
 
 def test_a_stateful_run_resumes_bit_for_bit(tmp_path):

@@ -45,10 +45,13 @@ def train(
         settings.warmup: The share of steps in which the rate rises.
         settings.schedule: How the rate falls.
         settings.min_lr: The last rate, as a share of the peak.
+        settings.optimiser: adamw; muon for the matrices inside, with adamw for the rest; sgd.
         settings.weight_decay: Of matrices.
         settings.beta1: Of AdamW.
         settings.beta2: Of AdamW.
         settings.clip: The largest norm of a gradient; 0 for no bound.
+        settings.ema: How much of a running mean of the weights, which is what is kept, a step keeps; 0 for none.
+        settings.spike: Skip an update whose loss is so many times the usual one; 0 for never.
         settings.seed: Of the weights and of the order of the text.
         settings.eval_every: Steps between two validations.
         settings.save_every: Steps between two checkpoints.
@@ -73,7 +76,8 @@ def told(trained: "Trained") -> dict[str, Any]:
         "parameters": trained.parameters,
         "steps": result.steps,
         "loss": result.loss,
-        "bits_per_byte": result.best,
+        "validation": result.best,
+        "unit": trained.unit,
         "best_step": result.best_step,
         "tokens": result.tokens,
         "seconds": round(result.seconds, 3),
@@ -94,7 +98,7 @@ def size_of(text: str) -> int | str:
 
 
 class Watch:
-    """Training on a bar: loss in nats a token, tokens a second, and the last validation's bits per byte."""
+    """Training on a bar: loss in nats a token, tokens a second, and what the last validation read."""
 
     def __init__(self, bar: "Bar"):
         self.bar, self.validation = bar, ""
@@ -102,6 +106,6 @@ class Watch:
     def __call__(self, row: Mapping[str, Any]) -> None:
         loss = "-" if row["loss"] is None else f"{row['loss']:.3f}"
         if row.get("validation") is not None:
-            self.validation = f"  {row['validation']:.3f} bits/byte"
+            self.validation = f"  validation {row['validation']:.3f}"
         note = f"loss {loss}  {row['tokens_per_second']:,.0f} tokens/s{self.validation}"
         self.bar.update("training", row["step"], row["steps"], note)

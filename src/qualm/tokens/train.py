@@ -24,12 +24,19 @@ TURNS = """\
 """
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int, special: Sequence[str] = SPECIAL) -> Tokens:
+def train_bpe(
+    texts: Iterable[str],
+    vocab_size: int,
+    special: Sequence[str] = SPECIAL,
+    frame: tuple[bool, bool] = (True, False),
+    mask: str = "",
+) -> Tokens:
     """Learn up to `vocab_size` tokens, `special` among them with the ids 0, 1, ...; the same texts give the same.
 
     The first special token ends a document, and so stands before one too (eos = bos): it is put before a prompt, so
-    that a prompt is read as the start of a document. The second, if any, is the padding. All 256 bytes are tokens,
-    so nothing is unknown. With a token for each role, conversations are written in TURNS, else in the default
+    that a prompt is read as the start of a document. `frame` says whether it is put before a text, and after it. The
+    second, if any, is the padding; `mask` names one that hides a word. All 256 bytes are tokens, so nothing is unknown.
+    With a token for each role, conversations are written in TURNS, else in the default
     template. Raises UsageError if `vocab_size` has no room for them, InputError if there is no text.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -57,12 +64,13 @@ def train_bpe(texts: Iterable[str], vocab_size: int, special: Sequence[str] = SP
             vocab_size=vocab_size, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False
         ),
     )
-    tokenizer.post_processor = start_with(special[0], 0)
+    tokenizer.post_processor = frame_with(special[0], 0, *frame)
     if not seen:
         raise InputError("there is no text to learn tokens from", then="name a folder with text in it")
     pad = special[1] if len(special) > 1 else special[0]
     template = TURNS if set(ROLES) <= set(special) else DEFAULT
-    return Tokens(tokenizer, bos=special[0], eos=special[0], pad=pad, template=template)
+    settings = {"mask_token": mask} if mask else {}
+    return Tokens(tokenizer, bos=special[0], eos=special[0], pad=pad, template=template, settings=settings)
 
 
 def byte_level(digits: bool) -> pre_tokenizers.PreTokenizer:
@@ -73,5 +81,12 @@ def byte_level(digits: bool) -> pre_tokenizers.PreTokenizer:
 
 def start_with(token: str, number: int) -> processors.PostProcessor:
     """Put a control token before each text that is encoded with special tokens."""
-    single = f"{token}:0 $A:0"
-    return processors.TemplateProcessing(single=single, pair=f"{single} $B:1", special_tokens=[(token, number)])
+    return frame_with(token, number, before=True, after=False)
+
+
+def frame_with(token: str, number: int, before: bool, after: bool) -> processors.PostProcessor:
+    """Put a control token before or after each text that is encoded with special tokens."""
+    start, end = [f"{token}:0"] * before, [f"{token}:0"] * after
+    single = [*start, "$A:0", *end]
+    pair = [*single, "$B:1", *([f"{token}:1"] * after)]
+    return processors.TemplateProcessing(single=single, pair=pair, special_tokens=[(token, number)])

@@ -133,11 +133,30 @@ class TensorRows(Rows):
         return next_token(self.rows[torch.from_numpy(rows)])
 
 
-class ExampleRows(Rows):
-    """Examples of unlike length, batches of like length: each a mapping of a name to ids, to a number, or to numbers.
+def collate(examples: Sequence[Mapping[str, Any]]) -> Batch:
+    """Examples of unlike length as a batch: each maps a name to ids, to a number, or to numbers.
 
-    Sequences are padded on the right, `labels` with IGNORE and all else with 0. For every other sequence NAME the
-    batch gets `lengths` (of "ids") or `NAME_lengths`. `long` names the sequence that decides which go together.
+    Sequences are padded on the right, `labels` with IGNORE and all else with 0. The batch gets `lengths` (B,) of "ids",
+    and NAME_lengths of every other padded sequence but labels.
+    """
+    made = Batch()
+    for name, first in examples[0].items():
+        values = [example[name] for example in examples]
+        if not isinstance(first, Sequence | np.ndarray):
+            made[name] = torch.tensor(values)
+            continue
+        width, fill = max(len(value) for value in values), IGNORE if name.endswith("labels") else 0
+        made[name] = torch.tensor([[*value, *[fill] * (width - len(value))] for value in values])
+        if fill == 0:
+            key = "lengths" if name == "ids" else f"{name}_lengths"
+            made[key] = torch.tensor([len(value) for value in values])
+    return made
+
+
+class ExampleRows(Rows):
+    """Examples of unlike length, as `collate` takes them, in batches of like length.
+
+    `long` names the sequence whose length decides which go together.
     """
 
     def __init__(self, examples: Sequence[Mapping[str, Any]], identity: Mapping[str, str], long: str = "ids"):
@@ -148,24 +167,8 @@ class ExampleRows(Rows):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def example(self, row: int, epoch: int) -> Mapping[str, Any]:
-        """One example as this epoch shows it; a subclass adds noise here."""
-        return self.examples[row]
-
     def batch(self, rows: np.ndarray, epochs: np.ndarray) -> Batch:
-        shown = [self.example(int(row), int(epoch)) for row, epoch in zip(rows, epochs, strict=True)]
-        made = Batch()
-        for name, first in shown[0].items():
-            values = [example[name] for example in shown]
-            if not isinstance(first, Sequence | np.ndarray):
-                made[name] = torch.tensor(values)
-                continue
-            width, fill = max(len(value) for value in values), IGNORE if name.endswith("labels") else 0
-            made[name] = torch.tensor([[*value, *[fill] * (width - len(value))] for value in values])
-            if fill == 0:
-                key = "lengths" if name == "ids" else f"{name}_lengths"
-                made[key] = torch.tensor([len(value) for value in values])
-        return made
+        return collate([self.examples[row] for row in rows])
 
     def order(self, seed: int, epoch: int, batch: int) -> np.ndarray:
         """Shuffled, then sorted by length within stretches of BUCKET batches, whose batches are shuffled again."""

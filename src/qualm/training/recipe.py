@@ -12,21 +12,28 @@ class Making:
 
     Attributes:
         size: tiny, small, medium, large (1.3, 9.4, 30.7, 71.3 M parameters), or about how many: 1.2M.
-        family: A decoder: see qualm list models.
+        family: See qualm list models.
+        objective: What is to be told of a text: next (the next token), stateful (the same, by a recurrent model that
+            reads on from batch to batch), masked (hidden tokens), spans (hidden spans); else what suits the family.
         length: Tokens that the model sees at once.
         vocab: Tokens of the tokenizer that is learnt; 0 for as many as suit the size.
         tokenizer: A folder with a tokenizer to use in place of learning one.
         held_out: The share of documents to validate on, or a file or folder of them.
         validate: Tokens to validate on.
+        apart: Whether documents that share a row are kept apart, where the family can.
+        goldfish: Learn all but one in so many tokens, so that nothing is known by heart; 0 for all.
     """
 
     size: int | str = "tiny"
     family: str = "llama"
+    objective: str = ""
     length: int = 128
     vocab: int = 0
     tokenizer: Path | None = None
     held_out: float | Path = 0.05
     validate: int = 20_000
+    apart: bool = True
+    goldfish: int = 0
 
 
 @dataclass(frozen=True)

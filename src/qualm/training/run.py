@@ -13,21 +13,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from qualm import registry
 from qualm.config import to_dict
 from qualm.corpus import Document, Packed, pack, read, split
 from qualm.corpus.packing import documents_hash
-from qualm.errors import InputError, UsageError
+from qualm.errors import InputError
 from qualm.files import read_json, write_json
-from qualm.models.base import Decoder, Encoder, Model
+from qualm.models.base import Causal, Model
 from qualm.models.store import parameters, save_model
 from qualm.tokens.tokenizer import Tokens
 from qualm.tokens.train import train_bpe
-from qualm.training.data import TokenRows
 from qualm.training.loop import Hooks, Result, fit
-from qualm.training.losses import bits_per_byte, causal
+from qualm.training.objectives import objective_of
 from qualm.training.recipe import Recipe
-from qualm.training.settings import TrainSettings
 from qualm.training.size import build, depth_of, vocab_of
 
 SCHEMA = "qualm.model/1"
@@ -40,6 +37,7 @@ class Trained:
 
     folder: Path
     parameters: int
+    unit: str  # of what validation read
     result: Result
 
 
@@ -47,10 +45,10 @@ def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks
     """Make a model of the text in `data`; `output` becomes a model directory.
 
     `hooks.validate` and `hooks.write` are set here. Called again it goes on with what lies in `output`.
-    Raises InputError for text that cannot be used, UsageError for a family that is no decoder, and all that `fit`
-    raises.
+    Raises InputError for text that cannot be used, UsageError for a family that does not learn from plain text or not
+    by this objective, and all that `fit` raises.
     """
-    check_family(recipe.family)
+    kind = objective_of(recipe)
     data, output = Path(data), Path(output)
     work = output / "run"
     if (output / "config.json").exists() and not work.exists():
@@ -58,11 +56,12 @@ def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks
     documents, held_out = _documents(data, recipe)
     hooks.on_event(f"{data}: {len(documents)} documents to learn from, {len(held_out)} held out")
     tokens = _tokens(documents, recipe, work)
+    objective = kind(recipe, tokens)
     packed = pack(documents, tokens, work / "text")
     held = pack(held_out, tokens, work / "held_out").head(recipe.validate) if held_out else None
     model = _model(recipe, tokens)
-    rows = TokenRows(packed, recipe.length)
-    recipe = replace(recipe, train=_duration(recipe.train, parameters(model), rows))
+    rows = objective.rows(packed)
+    recipe = _duration(recipe, parameters(model), len(rows))
     hooks.on_event(
         f"{recipe.family} of {parameters(model):,} parameters, {tokens.vocab_size} tokens; "
         f"{recipe.train.total(len(rows))} steps over {packed.tokens:,} tokens of text"
@@ -71,29 +70,18 @@ def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks
     about = _about(data, recipe, packed, held)
 
     def validate(trained: nn.Module) -> float:
-        return bits_per_byte(trained, held, recipe.length) if held else 0.0
+        return objective.read(trained, held) if held else 0.0
 
     def write(trained: nn.Module, folder: Path) -> None:
-        if isinstance(trained, Decoder):
+        if isinstance(trained, Model):
             _save(trained, tokens, folder, {**about, "name": output.name})
 
     hooks = replace(hooks, validate=validate if held else None, write=write)
-    result = fit(model, rows, causal, recipe.train, work, hooks)
-    about["training"] |= {"steps": result.steps, "best_step": result.best_step, "bits_per_byte": result.best}
+    result = fit(model, rows, objective.loss(), recipe.train, work, hooks)
+    best = {"validation": result.best, "unit": kind.unit}
+    about["training"] |= {"steps": result.steps, "best_step": result.best_step, **best}
     write(model, output)
-    return Trained(output, parameters(model), result)
-
-
-def check_family(family: str) -> None:
-    """Raises UsageError for a family that cannot be trained by the tokens that come next."""
-    kind: type[Model] = registry.find("models", family)
-    if issubclass(kind, Decoder):
-        return
-    what = "an encoder" if issubclass(kind, Encoder) else "an encoder-decoder"
-    decoders = [name for name in registry.names("models") if issubclass(registry.find("models", name), Decoder)]
-    raise UsageError(
-        f"{family} is {what}, and only decoders can be trained so far", then=f"say --family {' or '.join(decoders)}"
-    )
+    return Trained(output, parameters(model), kind.unit, result)
 
 
 def _documents(data: Path, recipe: Recipe) -> tuple[list[Document], list[Document]]:
@@ -111,7 +99,8 @@ def _tokens(documents: list[Document], recipe: Recipe, work: Path) -> Tokens:
     wanted = {"documents": documents_hash(documents), "vocab": vocab}
     if not made.exists() or read_json(made) != wanted:
         texts = (text for document in documents for text in document.contents)
-        train_bpe(texts, wanted["vocab"]).save(folder)
+        kind = objective_of(recipe)
+        train_bpe(texts, vocab, kind.special, kind.frame, kind.mask).save(folder)
         write_json(made, wanted)
     return Tokens.load(folder)
 
@@ -123,11 +112,13 @@ def _model(recipe: Recipe, tokens: Tokens) -> Model:
     return build(recipe.family, depth, tokens.vocab_size, recipe.length, recipe.train.seed, **special)
 
 
-def _duration(settings: TrainSettings, count: int, rows: TokenRows) -> TrainSettings:
-    if settings.steps is not None or settings.epochs is not None:
-        return settings
-    step = settings.batch * settings.accumulate * rows.length
-    return replace(settings, steps=max(1, min(ENOUGH * count, OFTEN * len(rows) * rows.length) // step))
+def _duration(recipe: Recipe, count: int, rows: int) -> Recipe:
+    """With the usual number of steps, if it says none."""
+    s = recipe.train
+    if s.steps is not None or s.epochs is not None:
+        return recipe
+    tokens = min(ENOUGH * count, OFTEN * rows * recipe.length)
+    return replace(recipe, train=replace(s, steps=max(1, tokens // (s.batch * s.accumulate * recipe.length))))
 
 
 def _about(data: Path, recipe: Recipe, packed: Packed, held: Packed | None) -> dict[str, Any]:
@@ -143,9 +134,10 @@ def _about(data: Path, recipe: Recipe, packed: Packed, held: Packed | None) -> d
     return {"schema": SCHEMA, "world": world, "mends": [], "training": training}
 
 
-def _save(model: Decoder, tokens: Tokens, folder: Path, about: Mapping[str, Any]) -> None:
+def _save(model: Model, tokens: Tokens, folder: Path, about: Mapping[str, Any]) -> None:
     save_model(model, folder)
     tokens.save(folder)
     special = {"bos_token_id": tokens.bos_id, "eos_token_id": tokens.eos_id, "pad_token_id": tokens.pad_id}
-    write_json(folder / "generation_config.json", {name: i for name, i in special.items() if i is not None})
+    if isinstance(model, Causal):
+        write_json(folder / "generation_config.json", {name: i for name, i in special.items() if i is not None})
     write_json(folder / "qualm.json", about)

@@ -1,0 +1,147 @@
+"""What a family learns from plain text: which rows are made of it, what is to be predicted, and how it is read."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from qualm import registry
+from qualm.corpus.packing import Packed
+from qualm.errors import UsageError
+from qualm.models.base import Decoder, Encoder, EncoderDecoder, Model
+from qualm.models.rnn import Rnn
+from qualm.tokens.tokenizer import Tokens
+from qualm.tokens.train import SPECIAL
+from qualm.training.data import Rows, StreamRows, TokenRows
+from qualm.training.losses import Carried, Loss, Seq2Seq, bits_per_byte, causal, masked
+from qualm.training.noise import SENTINELS, GoldfishRows, MaskedRows, SpanRows
+from qualm.training.recipe import Recipe
+
+MASK = "<|mask|>"
+READ = 16  # rows read at once in validation
+
+
+class Objective(ABC):
+    """A loss and the rows for it; the same rows and noise for the same recipe."""
+
+    of: ClassVar[type[Model]]  # the families that can learn by it
+    unit: ClassVar[str] = "nats a token"  # of what validation reads
+    special: ClassVar[tuple[str, ...]] = SPECIAL  # the control tokens that a tokenizer learnt for it has
+    frame: ClassVar[tuple[bool, bool]] = (False, True)  # whether an end token stands before a text, and after it
+    mask: ClassVar[str] = ""  # the one that hides a word
+
+    def __init__(self, recipe: Recipe, tokens: Tokens):
+        self.recipe, self.tokens = recipe, tokens
+
+    @classmethod
+    def fits(cls, family: type[Model]) -> bool:
+        return issubclass(family, cls.of)
+
+    @abstractmethod
+    def rows(self, packed: Packed) -> Rows: ...
+
+    @abstractmethod
+    def loss(self) -> Loss: ...
+
+    def read(self, model: Any, packed: Packed) -> float:
+        """What validation reads of held-out text, in `unit`."""
+        return mean_nats(model, self.rows(packed), self.loss())
+
+
+class Next(Objective):
+    """The next token. With `goldfish`, one token in so many is not learnt."""
+
+    of = Decoder
+    unit = "bits per byte"
+    frame = (True, False)
+
+    def rows(self, packed: Packed) -> Rows:
+        kind: type[Any] = registry.find("models", self.recipe.family)
+        apart = self.recipe.apart and kind.keeps_apart
+        if self.recipe.goldfish:
+            return GoldfishRows(packed, self.recipe.length, apart, self.recipe.goldfish)
+        return TokenRows(packed, self.recipe.length, apart)
+
+    def loss(self) -> Loss:
+        return causal
+
+    def read(self, model: Any, packed: Packed) -> float:
+        kind: type[Any] = registry.find("models", self.recipe.family)
+        return bits_per_byte(model, packed, self.recipe.length, apart=self.recipe.apart and kind.keeps_apart)
+
+
+class Stateful(Next):
+    """The next token, by a recurrent model that reads on where the last batch ended."""
+
+    of = Rnn
+
+    def rows(self, packed: Packed) -> Rows:
+        return StreamRows(packed, self.recipe.length, self.recipe.train.batch)
+
+    def loss(self) -> Loss:
+        return Carried()
+
+
+class Masked(Objective):
+    """Tokens hidden at random, from both sides."""
+
+    of = Encoder
+    special = (*SPECIAL, MASK)
+    frame = (True, True)
+    mask = MASK
+
+    @classmethod
+    def fits(cls, family: type[Model]) -> bool:
+        return super().fits(family) and family.config_class.sized(1, 300, 8).head == "masked"  # type: ignore[attr-defined]
+
+    def rows(self, packed: Packed) -> Rows:
+        return MaskedRows(packed, self.tokens, self.recipe.length, self.recipe.train.seed)
+
+    def loss(self) -> Loss:
+        return masked
+
+
+class Spans(Objective):
+    """Hidden spans, written one after the other under what was left."""
+
+    of = EncoderDecoder
+    special = (*SPECIAL, *SENTINELS[:32])
+
+    def rows(self, packed: Packed) -> Rows:
+        return SpanRows(packed, self.tokens, self.recipe.length, self.recipe.train.seed)
+
+    def loss(self) -> Loss:
+        return Seq2Seq()
+
+
+OBJECTIVES: dict[str, type[Objective]] = {"next": Next, "stateful": Stateful, "masked": Masked, "spans": Spans}
+
+
+def objective_of(recipe: Recipe) -> type[Objective]:
+    """The objective that a recipe names, or the usual one of its family.
+
+    Raises UsageError if they do not go together.
+    """
+    family: type[Model] = registry.find("models", recipe.family)
+    fitting = [name for name, kind in OBJECTIVES.items() if kind.fits(family)]
+    if not fitting:
+        raise UsageError(f"{recipe.family} does not learn from plain text", then="tune it: qualm tune --help")
+    name = recipe.objective or fitting[0]
+    if name not in fitting:
+        raise UsageError(f"{recipe.family} does not learn by {name!r}", then=f"say {' or '.join(fitting)}")
+    return OBJECTIVES[name]
+
+
+@torch.inference_mode()
+def mean_nats(model: Any, rows: Rows, loss: Loss) -> float:
+    """Nats a target of all rows, with the noise of epoch 0, the model in evaluation mode."""
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    try:
+        groups = np.array_split(np.arange(len(rows)), math.ceil(len(rows) / READ))
+        parts = [loss(model, rows.batch(group, np.zeros_like(group)).to(device)) for group in groups]
+        return math.fsum(float(nats) for nats, _ in parts) / max(1, sum(count for _, count in parts))
+    finally:
+        model.train(training)
