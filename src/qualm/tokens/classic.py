@@ -17,19 +17,27 @@ def scored_bpe(
     byte that no token spells is written "<0xE4>".
     """
     numbered = {token: i for i, token in enumerate(vocabulary)}
-    joins = [
-        (-score, numbered[token[:k]], numbered[token[k:]], token[:k], token[k:])
-        for token, score in zip(vocabulary, scores, strict=True)
-        for k in range(1, len(token))
-        if token[:k] in numbered and token[k:] in numbered
-    ]
-    model = models.BPE(numbered, [j[3:] for j in sorted(joins)], unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    model = bpe(numbered, dict(zip(vocabulary, scores, strict=True)), unknown)
     tokenizer = Tokenizer(model)
     spaces = [normalizers.Replace(" ", SPACE)]
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), *spaces] if prefixed else spaces)
     steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     tokenizer.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefixed else steps)
     return tokenizer
+
+
+def bpe(
+    numbered: Mapping[str, int], scores: Mapping[str, float], unknown: str | None = None, byte_fallback: bool = True
+) -> models.BPE:
+    """Every way to join two tokens of `scores` to a third, the join with the best score first."""
+    joins = [
+        (-score, numbered[token[:k]], numbered[token[k:]], token[:k], token[k:])
+        for token, score in scores.items()
+        for k in range(1, len(token))
+        if token[:k] in scores and token[k:] in scores
+    ]
+    pairs = [join[3:] for join in sorted(joins)]
+    return models.BPE(dict(numbered), pairs, unk_token=unknown, fuse_unk=True, byte_fallback=byte_fallback)
 
 
 def characters(numbered: Mapping[str, int], control: Sequence[str] = ()) -> Tokenizer:
