@@ -25,6 +25,7 @@ from qualm.training.data import Draw, Rows
 from qualm.training.losses import Loss, Remembers
 from qualm.training.metrics import Metrics
 from qualm.training.optimisers import optimiser
+from qualm.training.parallel import Ranks
 from qualm.training.settings import TrainSettings, rate_at, rate_for
 from qualm.training.state import Progress
 
@@ -128,6 +129,7 @@ class _Run:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         if not self.parameters:
             raise InputError("the model has no weight that may change")
+        self.ranks = Ranks()
         self.total = s.total(len(self.data))
         self.peak = rate_for(sum(p.numel() for p in self.model.parameters())) if s.lr is None else s.lr
         self.draw = Draw(self.data, s.batch, s.accumulate, s.seed)
@@ -144,7 +146,7 @@ class _Run:
             "settings": {k: v for k, v in to_dict(self.settings).items() if k not in GUARDS},
             "data": {**self.data.identity, "rows": len(self.data)},
             "start": {"weights": state.hash_weights(self.model)},
-            "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__, "world_size": 1},
+            "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__, "world_size": self.ranks.size},
             "schedule": {"total": self.total, "peak": self.peak},
         }
         step = places.newest()
@@ -241,12 +243,18 @@ class _Run:
         """Summed nats and targets of the whole update, and the norm of the gradient of the summed nats."""
         nats, count = torch.zeros((), device=self.device), 0
         for rows, epochs in self.draw(self.progress.step):
-            part, targets = self.loss(self.model, self.data.batch(rows, epochs).to(self.device))
+            own, when = self.ranks.own(rows), self.ranks.own(epochs)
+            if not len(own):
+                continue
+            part, targets = self.loss(self.model, self.data.batch(own, when).to(self.device))
             part.backward()
             nats += part.detach()
             count += targets
+        totals = torch.stack((nats.double(), nats.new_tensor(count, dtype=torch.double)))
+        self.ranks.sum([totals])
+        self.ranks.sum([p.grad for p in self.parameters if p.grad is not None])
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        return float(nats), max(count, 1), float(torch.nn.utils.get_total_norm(gradients))
+        return float(totals[0]), max(int(totals[1]), 1), float(torch.nn.utils.get_total_norm(gradients))
 
     def _update(self, rate: float, norm: float, count: int) -> None:
         """Make the gradient the mean over targets, clip it, and step."""
