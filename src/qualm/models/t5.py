@@ -94,11 +94,8 @@ class T5Config(Config):
         config = super().from_hf(given, where)
         for key, own in (("dense_act_fn", config.activation), ("is_gated_act", config.gated)):
             if raw.get(key, own) != own:
-                raise InputError(
-                    f"{key} = {raw[key]!r}, and feed_forward_proj = {config.feed_forward_proj!r} means {own!r}",
-                    where=where,
-                    then="mend the one that is wrong",
-                )
+                what = f"{key} = {raw[key]!r}, and feed_forward_proj = {config.feed_forward_proj!r} means {own!r}"
+                raise InputError(what, where=where, then="mend the one that is wrong")
         return config
 
     def to_hf(self, dtype: str = "float32") -> dict[str, Any]:
@@ -337,13 +334,12 @@ class T5(EncoderDecoder):
         """The table of embeddings may go by any of its names. The head is tied unless the file has another one:
         transformers 5 writes tie_word_embeddings = true for all of them, and reads them so.
         """
-        tables = [state[f"{name}.weight"] for name in TABLES if f"{name}.weight" in state]
-        if tables:
-            state.setdefault("shared.weight", tables[0])
+        names = TABLES if config.tie_word_embeddings else TABLES[:3]
+        tables = [state[f"{name}.weight"] for name in names if f"{name}.weight" in state]
+        state |= {"shared.weight": tables[0]} if tables else {}
         head = state.get("lm_head.weight")
-        if not config.tie_word_embeddings or head is None or torch.equal(head, tables[0]):
-            return config
-        return replace(config, tie_word_embeddings=False)
+        tied = config.tie_word_embeddings and (head is None or torch.equal(head, tables[0]))
+        return replace(config, tie_word_embeddings=tied)
 
     def init_weight(self, name: str, weight: Tensor, source: torch.Generator) -> None:
         """Normal, with standard deviation 1 over the square root of how many inputs are summed, q's divided by
@@ -361,6 +357,10 @@ class T5(EncoderDecoder):
             weight.normal_(0.0, c.initializer_factor * deviation, generator=source)
 
     @property
+    def _dropped(self) -> float:
+        return self.config.dropout_rate if self.training else 0.0
+
+    @property
     def last(self) -> RMSNorm:
         return self.decoder.final_layer_norm
 
@@ -370,9 +370,10 @@ class T5(EncoderDecoder):
         bias = self.encoder.bias((at[:, None] - at)[None, None])  # (1, H, S, S)
         kept = counted(lengths, source.shape[1])
         bias = bias if kept is None else bias.masked_fill(~kept, -torch.inf)
+        see = partial(attend_all, mask=bias, scale=1.0, dropout=self._dropped)
         x = self.encoder.dropout(self.encoder.embed_tokens(source))
         for block in self.encoder.block:
-            x = block(x, partial(attend_all, mask=bias, scale=1.0))
+            x = block(x, see)
         return self.encoder.dropout(self.encoder.final_layer_norm(x))
 
     def encode(self, source: Tensor, lengths: Tensor | None = None, room: int = 64) -> CrossCache:
@@ -386,8 +387,8 @@ class T5(EncoderDecoder):
     def hidden(self, ids: Tensor, cache: Cache | None = None, lengths: Tensor | None = None) -> Tensor:
         """As `Causal.hidden`; the cache is `encode`'s."""
         assert isinstance(cache, CrossCache)
-        reading = Reading(ids, cache, self.decoder.bias, scale=1.0)
-        look = partial(attend_all, mask=cache.memory_mask, scale=1.0)
+        reading = Reading(ids, cache, self.decoder.bias, scale=1.0, dropout=self._dropped)
+        look = partial(attend_all, mask=cache.memory_mask, scale=1.0, dropout=self._dropped)
         x = self.decoder.dropout(self.decoder.embed_tokens(ids))  # (B, T, D)
         for i, block in enumerate(self.decoder.block):
             x = block(x, partial(attend, reading=reading, layer=i), look, cache.memory[i])
