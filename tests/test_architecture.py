@@ -32,7 +32,7 @@ STRANGERS = [
     ({"training"}, {"lm"}),
     ({"probes"}, {"mends"}),
 ]
-SINGLE = {"probes", "mends"}  # a file of these rooms knows none of its neighbours, only `base` and `_helpers`
+SINGLE = {"probes", "mends", "tasks"}  # a file of these rooms knows none of its neighbours, only `base` and `_helpers`
 NOT_A_THING = {"__init__", "base", "apply"}  # what is no probe or mend in those rooms
 
 TORCHLESS = {"errors", "registry", "cases", "files", "config", "text", "world", "tokens"}

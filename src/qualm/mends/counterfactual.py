@@ -21,6 +21,7 @@ from qualm.errors import InputError, Unsupported, UsageError
 from qualm.lm.base import LM
 from qualm.mends._weights import local
 from qualm.mends.base import Mend
+from qualm.models.base import Decoder
 from qualm.models.layers import left_float
 from qualm.text.swap import swap
 from qualm.tokens.tokenizer import Tokens
@@ -57,7 +58,7 @@ class Counterfactual(Mend):
             )
 
     def __call__(self, lm: LM) -> LM:
-        base = local(lm)
+        base = local(lm, Decoder, "it trains on plain text, as only a decoder is trained")
         if left_float(base.model) is not None:
             raise Unsupported(f"the weights of {base.name} are in 8 bits", then="apply it first, quantize then")
         rows = self._rows(list(read(self.docs)), base.tokens, base.context)

@@ -15,7 +15,9 @@ from qualm.errors import Unsupported, UsageError
 from qualm.lm.base import LM
 from qualm.mends._weights import local, shared_copy
 from qualm.mends.base import Mend
+from qualm.models.base import Causal
 
+WHY = "it has no logits of a next token to divide"
 STEP = math.log(2)
 COARSE = [k * STEP for k in range(-2, 4)]  # ln T
 PRECISION = 0.05  # of ln T; the loss is flat around its minimum
@@ -42,6 +44,7 @@ class Temper(Mend):
         softmax(total / T) is not what the mended model says, and the loss may have more than one minimum, so a coarse
         search goes before the fine one. A temperature that is set stays.
         """
+        local(lm, Causal, WHY)
         kept = [case for case in cases if case.target in case.choices]
         if self.temperature or not kept:
             if not self.temperature:
@@ -58,8 +61,9 @@ class Temper(Mend):
     def __call__(self, lm: LM) -> LM:
         if not self.temperature:
             raise UsageError("the temperature is neither given nor fitted", where="Temper", then="give temperature=...")
-        base = local(lm)
+        base = local(lm, Causal, WHY)
         model = shared_copy(base.model, base.model.last)
+        assert isinstance(model, Causal)
         model.scale_logits(1 / self.temperature)
         return base.replace(model, repr(self))
 
