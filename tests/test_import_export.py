@@ -10,9 +10,9 @@ from foreign import write_charrnn, write_llama, write_textgenrnn, write_toxic
 from qualm.errors import Unsupported, UsageError
 from qualm.lm.base import Sampling
 from qualm.lm.endpoint import Endpoint
-from qualm.lm.export import export
 from qualm.lm.load import load_base
 from qualm.mends import apply
+from qualm.mends.apply import export
 from tiny import TEXTS, tiny_local
 
 WRITERS = {"charrnn": write_charrnn, "llama2.c": write_llama, "textgenrnn": write_textgenrnn, "toxicity": write_toxic}
@@ -63,7 +63,7 @@ def test_a_quantised_model_stays_one(tmp_path):
     assert again.card == lm.card
     assert again.generate(TEXTS[:1], FEW) == lm.generate(TEXTS[:1], FEW)
     with pytest.raises(Unsupported, match="8 bits"):
-        export(lm, tmp_path / "other", "float16")
+        export(lm, tmp_path / "other", dtype="float16")
 
 
 def test_what_has_no_weights_is_refused(tmp_path, qualm):
@@ -76,7 +76,7 @@ def test_what_has_no_weights_is_refused(tmp_path, qualm):
     with pytest.raises(Unsupported, match="a mend around it"):
         export(wrapped, tmp_path / "out")
     with pytest.raises(UsageError, match="'float8'"):
-        export(tiny_local(), tmp_path / "out", "float8")
+        export(tiny_local(), tmp_path / "out", dtype="float8")
     assert not (tmp_path / "out").exists()
 
 

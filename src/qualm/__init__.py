@@ -13,6 +13,7 @@ _PUBLIC = {
     "prove": "qualm.auditing.prove",
     "compare": "qualm.auditing.prove",
     "mend": "qualm.mends.apply",
+    "export": "qualm.mends.apply",
     "Sampling": "qualm.lm.base",
     "Case": "qualm.cases",
     "LM": "qualm.lm.base",

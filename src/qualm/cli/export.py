@@ -33,7 +33,7 @@ def export(
             raise UsageError("is not empty", where=str(output), then="name another folder, or add --force")
         if (output / rooms.apply.FILE).exists():
             raise UsageError("holds a mended model", where=str(output), then="name another folder")
-    written = rooms.export.export(load(model, common), output, dtype)
+    written = rooms.apply.export(load(model, common), output, dtype=dtype)
     card = written.card
     document = {"schema": "qualm.export/1", "model": written.name, "output": str(output), "dtype": dtype}
     document |= {"family": card.family, "parameters": card.parameters, "bytes": card.bytes, "weights": card.weights}

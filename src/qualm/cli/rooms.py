@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from qualm.auditing import prove, record, report, run
     from qualm.cli import _journey as journey
     from qualm.cli import bars, tables
-    from qualm.lm import endpoint, export, load
+    from qualm.lm import endpoint, load
     from qualm.mends import apply
     from qualm.tasks import apply as tasks
     from qualm.training import loop as training_loop
@@ -21,7 +21,6 @@ WHERE: Mapping[str, str] = {
     "apply": "qualm.mends.apply",
     "bars": "qualm.cli.bars",
     "endpoint": "qualm.lm.endpoint",
-    "export": "qualm.lm.export",
     "journey": "qualm.cli._journey",
     "load": "qualm.lm.load",
     "prove": "qualm.auditing.prove",
@@ -38,7 +37,6 @@ __all__ = [
     "apply",
     "bars",
     "endpoint",
-    "export",
     "journey",
     "load",
     "prove",

@@ -15,7 +15,7 @@ from qualm.models.layers import left_float
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def export(lm: LM, folder: Path | str, dtype: str = "float32") -> Local:
+def write_out(lm: LM, folder: Path | str, dtype: str = "float32") -> Local:
     """Write the model into `folder`, its weights in `dtype`; returns what was written, which `load` gives back.
 
     Raises Unsupported for what is not weights and a tokenizer (an endpoint, a fake, a mend around a model) and for

@@ -1,4 +1,4 @@
-"""Put mends on models, and keep mended models: `load`, `mend` and `save`.
+"""Put mends on models, and keep mended models: `load`, `mend`, `save` and `export`.
 
 A mended model is a directory with a mends.json: the base model (a reference and its hash, or its files beside it), and
 the chain of mends around it that rebuilds it. Mends of the weights are in the weights; they stand in the file for the
@@ -17,6 +17,7 @@ from qualm.errors import InputError, QualmError, Unsupported, UsageError
 from qualm.files import read_json, write_json
 from qualm.lm.base import LM
 from qualm.lm.endpoint import Endpoint
+from qualm.lm.export import write_out
 from qualm.lm.fake import Fake
 from qualm.lm.load import HUB, load_base
 from qualm.lm.local import Local, read_about
@@ -94,6 +95,14 @@ def mend(
     if output is not None:
         save(mended, output)
     return mended
+
+
+def export(model: str | Path | LM, output: str | Path, *, dtype: str = "float32") -> Local:
+    """Write any model whose weights are here as a folder in the Hugging Face layout, its weights in `dtype`.
+
+    Raises Unsupported for what is not weights and a tokenizer: an endpoint, a fake, a mend around a model.
+    """
+    return write_out(load(model), output, dtype)
 
 
 def save(lm: LM, folder: str | Path) -> None:
