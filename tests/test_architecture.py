@@ -23,6 +23,7 @@ FLOORS = [
     {"tasks"},
     {"lm"},
     {"importers", "training"},
+    {"folder"},
     {"models", "corpus", "world", "tokens", "text"},
     {"cases", "errors", "registry", "config", "files"},
 ]

@@ -4,7 +4,6 @@ Everything on the way is kept in OUTPUT/run, so that the same call again goes on
 """
 
 import platform
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,8 +17,9 @@ from qualm.corpus import Document, Packed, pack, read, split
 from qualm.corpus.packing import documents_hash
 from qualm.errors import InputError
 from qualm.files import read_json, write_json
-from qualm.models.base import Causal, Model
-from qualm.models.store import parameters, save_model
+from qualm.folder import write_folder
+from qualm.models.base import Model
+from qualm.models.store import parameters
 from qualm.tokens.tokenizer import Tokens
 from qualm.tokens.train import train_bpe
 from qualm.training.loop import Hooks, Result, fit
@@ -27,7 +27,6 @@ from qualm.training.objectives import objective_of
 from qualm.training.recipe import Recipe
 from qualm.training.size import build, depth_of, vocab_of
 
-SCHEMA = "qualm.model/1"
 ENOUGH, OFTEN = 20, 4  # tokens a parameter (Hoffmann et al. 2022); passes over the text (Muennighoff et al. 2023)
 
 
@@ -74,7 +73,7 @@ def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks
 
     def write(trained: nn.Module, folder: Path) -> None:
         if isinstance(trained, Model):
-            _save(trained, tokens, folder, {**about, "name": output.name})
+            write_folder(trained, tokens, folder, {**about, "name": output.name})
 
     hooks = replace(hooks, validate=validate if held else None, write=write)
     result = fit(model, rows, objective.loss(), recipe.train, work, hooks)
@@ -131,13 +130,4 @@ def _about(data: Path, recipe: Recipe, packed: Packed, held: Packed | None) -> d
         "threads": recipe.train.threads or torch.get_num_threads(),
         "versions": {"qualm": version("qualm-lm"), "torch": torch.__version__, "python": platform.python_version()},
     }
-    return {"schema": SCHEMA, "world": world, "mends": [], "training": training}
-
-
-def _save(model: Model, tokens: Tokens, folder: Path, about: Mapping[str, Any]) -> None:
-    save_model(model, folder)
-    tokens.save(folder)
-    special = {"bos_token_id": tokens.bos_id, "eos_token_id": tokens.eos_id, "pad_token_id": tokens.pad_id}
-    if isinstance(model, Causal):
-        write_json(folder / "generation_config.json", {name: i for name, i in special.items() if i is not None})
-    write_json(folder / "qualm.json", about)
+    return {"world": world, "training": training}
