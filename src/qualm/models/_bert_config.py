@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 from qualm.errors import InputError
-from qualm.models.base import LARGEST, Config
+from qualm.models.base import Config
 
 
 class Kin(NamedTuple):
@@ -200,9 +200,13 @@ class BertConfig(Config):
         return "roberta" in self.model_type
 
     @property
+    def skipped(self) -> int:
+        """How many of the first positions no token takes."""
+        return (self.pad_token_id or 0) + 1 if self.counts_from_pad else 0
+
+    @property
     def context(self) -> int:
-        skipped = (self.pad_token_id or 0) + 1 if self.counts_from_pad else 0
-        return self.max_position_embeddings - skipped
+        return self.max_position_embeddings - self.skipped
 
     @property
     def pools(self) -> bool:
@@ -242,10 +246,10 @@ class BertConfig(Config):
         Weights start at 1 / sqrt(width), which small models learn from much faster than from BERT's 0.02.
         """
         width = 32 * depth
-        own = {"max_position_embeddings": LARGEST, "initializer_range": width**-0.5, "head": "masked"}
+        own = {"initializer_range": width**-0.5, "head": "masked"}
         sizes: dict[str, Any] = {"num_hidden_layers": depth, "num_attention_heads": depth, **own, **ids}
         config = cls(vocab_size=vocab, hidden_size=width, **sizes)
-        return replace(config, max_position_embeddings=length + LARGEST - config.context)
+        return replace(config, max_position_embeddings=length + config.skipped)
 
 
 def _head(architectures: Any, where: str) -> str:
