@@ -133,6 +133,18 @@ def test_list_names_what_the_folders_hold(qualm):
     assert "retrieval" in qualm("list", "mends").out
 
 
+def test_list_says_what_models_can_and_read(qualm):
+    told = {thing["name"]: thing for thing in json.loads(qualm("list", "models", "--json").out)["models"]}
+    assert told["llama"]["can"] == ["generate", "score"]
+    assert {"mistral", "qwen3", "olmo2"} <= set(told["llama"]["model_types"])
+    assert {"classify", "embed", "fill", "tag"} <= set(told["bert"]["can"])
+    assert all(thing["can"] and thing["model_types"] for thing in told.values())
+    assert "can" not in {key for thing in json.loads(qualm("list", "probes", "--json").out)["probes"] for key in thing}
+    shown = qualm("list", "models").out
+    assert "olmo2" in shown
+    assert "needs" not in shown
+
+
 def test_doctor_finds_this_machine_fit(qualm):
     done = qualm("doctor", "--json")
     told = json.loads(done.out)
