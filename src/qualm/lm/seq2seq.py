@@ -47,7 +47,8 @@ class Seq2SeqLM(Writing):
         spans: list[Pair] = []
         for item, (context, continuation) in enumerate(pairs):
             read = tuple(self._encode(context))
-            spans += [Pair(read, span) for span in windows(item, self.tokens.encode(continuation), 0, self.context)]
+            ids = self.tokens.encode_target(continuation)
+            spans += [Pair(read, span) for span in windows(item, ids, 0, self.context)]
         found: dict[int, list[float]] = {}
         for batch in batches(spans):
             found |= zip(batch, self._score_batch([spans[i] for i in batch]), strict=True)

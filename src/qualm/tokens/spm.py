@@ -5,7 +5,6 @@ Unigram (Kudo 2018, arXiv 1804.10959) cuts a text into the pieces with the best 
 neighbours whose join is a piece, those with the best score first.
 """
 
-import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -163,7 +162,8 @@ def build(spm: Spm, ids: Mapping[str, int] | None = None, end: str = "") -> Toke
         model = bpe({name: i for i, name in enumerate(names)}, kept, spm.unknown, spm.byte_fallback)
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizer(spm)
-    tokenizer.pre_tokenizer = apart(spm)
+    if spm.algorithm == UNIGRAM and spm.of_kind(BYTE):  # so that a text that spells a byte does not become one
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("<(?=0x[0-9A-F]{2}>)"), behavior="isolated")
     steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     tokenizer.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if spm.prefix else steps)
     known = set(names)
@@ -183,10 +183,3 @@ def normalizer(spm: Spm) -> normalizers.Normalizer:
         steps += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     steps += [normalizers.Prepend(SPACE)] if spm.prefix else []
     return normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
-
-
-def apart(spm: Spm) -> pre_tokenizers.PreTokenizer:
-    """Where a text spells a control token or a byte, its first character stands alone, so that it becomes none."""
-    spelled = [f"{re.escape(name[0])}(?={re.escape(name[1:])})" for name in spm.of_kind(UNKNOWN, CONTROL)]
-    spelled += ["<(?=0x[0-9A-F]{2}>)"] if spm.of_kind(BYTE) else []
-    return pre_tokenizers.Split(Regex("|".join(spelled)), behavior="isolated")

@@ -5,7 +5,7 @@ What stands in a message is text: only the template's own markers become control
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Encoding, Tokenizer
 from qualm.cases import Message, Prompt
 from qualm.errors import InputError, Unsupported
 from qualm.files import hash_json, read_json, write_json, write_text
-from qualm.tokens import byt5
+from qualm.tokens import kinds
 from qualm.tokens.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer
 from qualm.tokens.template import DEFAULT, Guard, Template, check_unicode, without_control
 
@@ -36,6 +36,7 @@ class Tokens:
     """A tokenizer and what its files say of it. `settings` is the rest of tokenizer_config.json.
 
     `bos`, `eos`, `pad`, `unk` are spellings, "" where there is none; `more_ends` are further ids that end an answer.
+    `target` cuts what is written where that is not cut as what is read is (Marian); the ids are the same ones.
     A model that brings no chat template gets "Question: ...\\nAnswer:" (`qualm.tokens.template.DEFAULT`).
     """
 
@@ -48,6 +49,7 @@ class Tokens:
     more_ends: tuple[int, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     where: str = "tokenizer"
+    target: Tokenizer | None = None
 
     def __post_init__(self) -> None:
         self.tokenizer.no_truncation()
@@ -106,7 +108,8 @@ class Tokens:
     def hash(self) -> str:
         """The same for two tokenizers that split alike and name the same special tokens."""
         named = [self.bos, self.eos, self.pad, self.unk, *([self.mask] if self.mask else [])]
-        return hash_json([json.loads(self.tokenizer.to_str()), *named])
+        cut = [json.loads(which.to_str()) for which in (self.tokenizer, self.target) if which]
+        return hash_json([*cut, *named])
 
     @cached_property
     def template_hash(self) -> str:
@@ -202,6 +205,14 @@ class Tokens:
         ids = self.encode(prompt) if isinstance(prompt, str) else self.encode_prompt(prompt)
         return [*self.start, *ids, *self.end] or list(self.document_start)
 
+    def encode_target(self, text: str) -> list[int]:
+        """`encode` of a text that is written under a source."""
+        return self._target.encode(text)
+
+    @cached_property
+    def _target(self) -> "Tokens":
+        return replace(self, tokenizer=self.target, target=None) if self.target else self
+
     def encode_masked(self, text: str) -> list[int]:
         """The ids of a text in which `mask` is spelled where a word is to be filled in; other markers are text."""
         return self.encode_rendered(self.mask.join(self._guard.protect(text.split(self.mask)))).ids
@@ -235,6 +246,27 @@ class Tokens:
         answer = self._guard.protect(answer)
         at = whole_text.find(answer, len(asked)) if whole_text.startswith(asked) else -1
         return (asked + answer, len(asked)) if at < 0 else (whole_text[: at + len(answer)], at)
+
+    def encode_turns(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+        """The ids of a conversation in the chat template, and which of them the assistant says, its end included.
+
+        Raises Unsupported if the template writes what was said before in another way when more is said.
+        """
+        text = self.render_protected(messages, generation=False)
+        encoded, spans = self.encode_rendered(text), []
+        for i, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            asked = self.render_protected(messages[:i], generation=True) if i else ""
+            said = self.render_protected(messages[: i + 1], generation=False)
+            if not (said.startswith(asked) and text.startswith(said)):
+                raise Unsupported(
+                    "the chat template rewrites earlier turns, so what the assistant says cannot be told apart",
+                    where=self.where,
+                    then="give one question and its answer a row",
+                )
+            spans.append((len(asked), len(said)))
+        return encoded.ids, [any(a <= start and end <= b for a, b in spans) for start, end in encoded.offsets]
 
     # -- the chat template
 
@@ -294,18 +326,13 @@ class Tokens:
     def load(cls, path: Path | str) -> "Tokens":
         """From a directory in the Hugging Face layout. Raises InputError naming the file that cannot be used."""
         folder = Path(path)
-        file, about = folder / "tokenizer.json", folder / "tokenizer_config.json"
-        settings = whole(lambda: read_settings(folder), about)
-        if file.is_file():
-            tokenizer = whole(lambda: Tokenizer.from_file(str(file)), file)
-        elif settings.get("tokenizer_class") == byt5.NAME:
-            tokenizer = whole(lambda: byt5.bytes_as_tokens(settings, str(about)), about)
-        else:
-            raise InputError("no such file", where=str(file), then="name a folder that holds a tokenizer.json")
+        file = folder / kinds.FILE
+        settings = whole(lambda: read_settings(folder), folder / "tokenizer_config.json")
+        tokenizer, target = whole(lambda: kinds.read(folder, settings), file)
         spelled = {name[:3]: settings.pop(name) for name in NAMES if name in settings}
         spelled["template"] = settings.pop("chat_template", None) or DEFAULT
         spelled["more_ends"] = read_ends(folder)
-        return whole(lambda: cls(tokenizer, **spelled, settings=settings, where=str(file)), file)
+        return whole(lambda: cls(tokenizer, **spelled, settings=settings, where=str(file), target=target), file)
 
     def save(self, path: Path | str) -> None:
         """tokenizer.json, tokenizer_config.json, special_tokens_map.json and chat_template.jinja."""
@@ -314,7 +341,9 @@ class Tokens:
         # transformers 5's own name for the class is unknown to transformers 4 and to older engines.
         settings = {**self.settings, **names, "tokenizer_class": "PreTrainedTokenizerFast"}
         settings.setdefault("clean_up_tokenization_spaces", False)
-        write_text(folder / "tokenizer.json", self.tokenizer.to_str(pretty=True))
+        write_text(folder / kinds.FILE, self.tokenizer.to_str(pretty=True))
+        if self.target:
+            write_text(folder / kinds.TARGET, self.target.to_str(pretty=True))
         settings["chat_template"] = self.template
         write_json(folder / "tokenizer_config.json", dict(sorted(settings.items())))
         write_json(folder / "special_tokens_map.json", names)
