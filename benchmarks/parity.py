@@ -8,9 +8,10 @@ same weights (see `tests/parity_checks.py`); "keys" and "greedy" count tensors a
 checkpoints: some are fetched by name, others are in the folder that QUALM_SHARED names.
 """
 
+import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -21,8 +22,10 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from parity_cases import VARIANTS
 from parity_cells import ALLOWED as CELLS_ALLOWED
 from parity_cells import STACKS, measured_cells
-from parity_checks import ALLOWED, CHECKS, Pair, Variant, measured, pair_of, scale
+from parity_checks import ALLOWED, CHECKS, Pair, measured, pair_of, scale
+from parity_real import REAL, SHARED, measured_real, pair_of_real
 
+Measure = Callable[[Pair], Mapping[str, float | None]]
 COUNTS = {"keys", "greedy"}
 FAMILIES = {"rnn", *(variant.family for variant in VARIANTS)}
 
@@ -39,22 +42,25 @@ def main(words: list[str]) -> int:
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, float32")
     marked = False
     for family in sorted({v.family for v in VARIANTS} & wanted):
-        rows = ({family: v.name, **cells_of(v)} for v in VARIANTS if v.family == family)
+        rows = (row(family, v.name, lambda at, v=v: pair_of(v, at)) for v in VARIANTS if v.family == family)
         marked |= table(rows, [family, "logits' std", *CHECKS])
     if "rnn" in wanted:
         found = [{"rnn": str(stack), **measured_cells(stack)} for stack in STACKS]
         marked |= table(({k: cell(k, v, CELLS_ALLOWED) for k, v in row.items()} for row in found), [*found[0]])
+    if "--real" in words:
+        there = [r for r in REAL if r.by_name or SHARED in os.environ]
+        rows = (row("published", r.name, lambda at, r=r: pair_of_real(r, at), measured_real) for r in there)
+        marked |= table(rows, ["published", "logits' std", *CHECKS])
     return int(marked)
 
 
-def cells_of(variant: Variant) -> dict[str, str]:
+def row(head: str, name: str, build: Callable[[Path], Pair], measure: Measure = measured) -> dict[str, str]:
+    """All cells of a pair that is built in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        return cells(pair_of(variant, Path(folder)))
-
-
-def cells(pair: Pair) -> dict[str, str]:
-    found = {name: cell(name, value) for name, value in measured(pair).items()}
-    return {"logits' std": f"{scale(pair):.1f}", **found}
+        pair = build(Path(folder))
+        std = scale(pair)
+        found = {check: cell(check, value) for check, value in measure(pair).items()}
+    return {head: name, "logits' std": f"{std:.1f}", **found}
 
 
 def cell(name: str, value: float | str | None, allowed: float = ALLOWED) -> str:

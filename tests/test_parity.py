@@ -1,5 +1,9 @@
 """Every variant computes what transformers computes, both ways through the file, and however its rows are filled."""
 
+import runpy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,6 +11,7 @@ from parity_cases import BY_NAME
 from parity_cells import ALLOWED as CELLS_ALLOWED
 from parity_cells import STACKS, measured_cells
 from parity_checks import ALLOWED, Pair, measured, pair_of
+from parity_real import REAL, measured_real, pair_of_real
 from qualm.models.layers import KVCache
 
 
@@ -16,8 +21,16 @@ def test_ours_is_theirs(name, tmp_path):
     assert not wrong(pair), pair.written.wrong
 
 
-def wrong(pair: Pair) -> dict[str, float]:
-    return {check: value for check, value in measured(pair).items() if value is not None and not value <= ALLOWED}
+@pytest.mark.parametrize(
+    "real", [pytest.param(r, marks=pytest.mark.network if r.by_name else pytest.mark.shared, id=str(r)) for r in REAL]
+)
+def test_a_published_checkpoint_is_theirs(real, tmp_path):
+    pair = pair_of_real(real, tmp_path)
+    assert not wrong(pair, measured_real), pair.written.wrong
+
+
+def wrong(pair: Pair, how: Callable[[Pair], Mapping[str, float | None]] = measured) -> dict[str, float]:
+    return {check: value for check, value in how(pair).items() if value is not None and not value <= ALLOWED}
 
 
 @pytest.mark.parametrize("stack", STACKS, ids=str)
@@ -59,3 +72,14 @@ def test_a_tensor_that_transformers_does_not_know_is_seen(tmp_path, monkeypatch)
         "qualm.models.llama.Llama.name_in_file", classmethod(lambda cls, name, config: name.replace("up_proj", "up"))
     )
     assert "keys" in wrong(pair_of(BY_NAME["llama biases"], tmp_path))
+
+
+def test_a_cell_that_is_too_large_is_marked_and_so_is_the_table(capsys):
+    script = runpy.run_path(str(Path(__file__).resolve().parents[1] / "benchmarks" / "parity.py"))
+    said = [script["cell"]("batch", value) for value in (None, 0.0, 9e-5, 1.1e-4, float("inf"))]
+    assert said == ["–", "0", "9e-05", "1e-04 !", "inf !"]
+    assert script["cell"]("greedy", 3.0) == "3 !"
+    assert not script["table"]([{"batch": said[2]}], ["batch"])
+    assert script["table"]([{"batch": said[2]}, {"batch": said[3]}], ["batch"])
+    assert "1e-04 !" in capsys.readouterr().out
+    assert script["main"](["no such family"]) == 2
