@@ -49,14 +49,29 @@ SPELLED += [
 SCORES = [-float(i) if i > 258 else 0.0 for i in range(len(SPELLED))]
 
 
-def llama_parts(shared: bool = True) -> dict[str, np.ndarray]:
-    d, inner, layers, heads, kv, vocab, length = LLAMA.values()
+def llama_shapes(sizes: dict[str, int], shared: bool = True) -> dict[str, tuple[int, ...]]:
+    """Each kind of weight in the file's order."""
+    d, inner, layers, heads, kv, vocab, length = sizes.values()
     head = d // heads
     shapes = {"emb": (vocab, d), "norm1": (layers, d), "q": (layers, d, d), "k": (layers, head * kv, d)}
     shapes |= {"v": (layers, head * kv, d), "o": (layers, d, d), "norm2": (layers, d), "w1": (layers, inner, d)}
     shapes |= {"w2": (layers, d, inner), "w3": (layers, inner, d), "norm": (d,), "turns": (2, length, head // 2)}
-    shapes |= {} if shared else {"out": (vocab, d)}
-    return {name: random(*shape, seed=i) for i, (name, shape) in enumerate(shapes.items())}
+    return shapes if shared else {**shapes, "out": (vocab, d)}
+
+
+def llama_parts(shared: bool = True) -> dict[str, np.ndarray]:
+    return {name: random(*shape, seed=i) for i, (name, shape) in enumerate(llama_shapes(LLAMA, shared).items())}
+
+
+def read_llama(path: Path) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+    """Sizes and weights of a file, whose output matrix is the embedding."""
+    data = path.read_bytes()
+    sizes = dict(zip(LLAMA, struct.unpack_from("<7i", data), strict=True))
+    shapes = llama_shapes(sizes)
+    ends = np.cumsum([0, *(np.prod(shape) for shape in shapes.values())])
+    numbers = np.frombuffer(data, "<f4", offset=28)
+    parts = [numbers[a:b].reshape(s) for a, b, s in zip(ends, ends[1:], shapes.values(), strict=False)]
+    return sizes, dict(zip(shapes, parts, strict=True))
 
 
 def write_llama(folder: Path, shared: bool = True) -> Path:
@@ -75,10 +90,10 @@ def write_llama_tokens(path: Path, spelled: list[str] = SPELLED, scores: list[fl
     path.write_bytes(struct.pack("<i", max(len(t.encode()) for t in spelled)) + b"".join(rows))
 
 
-def llama_logits(ids: list[int], shared: bool = True) -> np.ndarray:
+def llama_logits(ids: list[int], parts: dict[str, np.ndarray], sizes: dict[str, int] = LLAMA) -> np.ndarray:
     """As llama2.c computes it: channels 2i and 2i + 1 of a head turn against each other."""
-    p = {name: part.astype(np.float64) for name, part in llama_parts(shared).items()}
-    d, _, layers, heads, kv, _, _ = LLAMA.values()
+    p = {name: part.astype(np.float64) for name, part in parts.items()}
+    d, _, layers, heads, kv, _, _ = sizes.values()
     head, n = d // heads, len(ids)
     angle = np.arange(n)[:, None] / 10000.0 ** (np.arange(0, head, 2) / head)
     turn = np.exp(1j * angle)[:, None]  # (T, 1, Dh / 2)
@@ -103,7 +118,7 @@ def llama_logits(ids: list[int], shared: bool = True) -> np.ndarray:
         h = norm(x, p["norm2"][i])
         gate = h @ p["w1"][i].T
         x = x + (gate * sigmoid(gate) * (h @ p["w3"][i].T)) @ p["w2"][i].T
-    return norm(x, p["norm"]) @ p["emb" if shared else "out"].T
+    return norm(x, p["norm"]) @ p.get("out", p["emb"]).T
 
 
 # -- ml5's charRNN

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from foreign import LLAMA, SCORES, SPELLED, llama_logits, write_llama, write_llama_tokens
+from foreign import LLAMA, SCORES, SPELLED, llama_logits, llama_parts, read_llama, write_llama, write_llama_tokens
 from qualm.errors import InputError
 from qualm.importers.stories260k import Stories260k, entries
 from qualm.lm.base import Sampling
@@ -59,7 +59,9 @@ def test_logits_are_the_programs(tmp_path, shared):
     ids = lm.tokens.encode_prompt("the other and\nthe hello")
     with torch.no_grad():
         ours = lm.model.double()(torch.tensor([ids]))[0].numpy()
-    assert np.abs(ours - llama_logits(ids, shared)).max() < 1e-6  # the weights are float32, their products are not
+    assert (
+        np.abs(ours - llama_logits(ids, llama_parts(shared))).max() < 1e-6
+    )  # the weights are float32, their products are not
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -137,6 +139,17 @@ def test_the_real_one_tells_its_story(real):
         ", there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, red ball."
         " She wanted to play with it, but it was too high.\nLily's mom said"
     )
+
+
+@pytest.mark.shared
+def test_the_real_ones_tokens_are_the_programs(real):
+    sizes, parts = read_llama(Path(os.environ["QUALM_SHARED"], "weights-stories260k", "stories260K.bin"))
+    ids = real.tokens.encode_prompt("Once upon a time")
+    (told,) = real.generate(["Once upon a time"], Sampling(max_tokens=120))
+    whole = [*ids, *real.tokens.encode("Once upon a time" + told.text)[len(ids) - 1 :]]
+    assert len(whole) == len(ids) + 120
+    for n in range(len(ids), len(whole)):
+        assert llama_logits(whole[:n], parts, sizes)[-1].argmax() == whole[n]
 
 
 @pytest.mark.shared
