@@ -65,6 +65,7 @@ def parsed(data: bytes) -> Spm:
         if number == 1:
             one = dict(fields(message(value)))
             score = struct.unpack("<f", message(one.get(2, bytes(4))))[0]
+            score = float(f"{score:.9g}")  # all of a float32, in so few digits that any JSON reader gets it right
             pieces.append((message(one.get(1, b"")).decode(), score, whole_number(one.get(3, NORMAL))))
         elif number in (2, 3):
             (trainer if number == 2 else cleaner).update(fields(message(value)))
@@ -93,6 +94,10 @@ def parsed(data: bytes) -> Spm:
     for what, is_so in refused.items():
         if is_so:
             raise ValueError(what)
+    try:
+        normalizer(spm)
+    except Exception as error:  # of no kind of its own
+        raise ValueError("its charsmap is damaged") from error
     return spm
 
 
@@ -147,7 +152,8 @@ def build(spm: Spm, ids: Mapping[str, int] | None = None, end: str = "") -> Toke
     """The tokenizer that cuts as SentencePiece does; `end` is the piece to put after every text.
 
     `ids`, if given, numbers the pieces anew (0, 1, 2, ... without a gap), and may hold more than the file: those are
-    never cut from a text that can be cut otherwise. A piece of the file that it lacks is not cut.
+    never cut from a text that can be cut otherwise. A piece of the file that it lacks is not cut. One thing differs:
+    what follows a user-defined piece inside a text begins with a space.
     """
     names = list(spm.pieces) if ids is None else sorted(ids, key=lambda name: ids[name])
     scored = dict(zip(spm.pieces, spm.scores, strict=True))
