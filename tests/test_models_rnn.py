@@ -98,6 +98,7 @@ def test_dropout_acts_in_training_only_and_on_whole_rows():
     model = made("gru", embd_pdrop=0.3, hidden_dropout_prob=0.3, recurrent_dropout=0.3)
     ids = some_ids(2, 12)
     assert torch.equal(model(ids), made("gru")(ids))
+    assert model.config.maths() == made("gru").config.maths()
     model.train()
     assert not torch.equal(model(ids), model(ids))
     dropped = locked_dropout(torch.ones(5, 6, 7), 0.5)
@@ -118,6 +119,19 @@ def test_each_dropout_is_felt_and_keeps_the_mean(only):
     assert (mean.mean(0) - wanted).abs().mean() < 0.25 * wanted.abs().mean()
     dropped = model.train()(ids[:2])
     assert torch.equal(dropped[0], dropped[1]) == (only == "recurrent_dropout")  # one draw of weights for the batch
+
+
+@torch.no_grad()
+def test_a_single_token_is_dropped_too():
+    model = made("lstm", embd_pdrop=0, recurrent_dropout=0.5).train()
+    cache, ids = model.new_cache(1, 0), some_ids(1, 8)
+    model.eval()(ids, cache)
+    state = cache.state
+    seen = set()
+    for _ in range(4):
+        cache.state = state
+        seen.add(float(model.train()(ids[:, :1], cache).sum()))
+    assert len(seen) == 4
 
 
 @torch.no_grad()

@@ -94,11 +94,15 @@ class Recurrent(nn.RNNBase):
         """Outputs (B, T, H) of the last layer for inputs (B, T, I), and the state after them.
 
         Inputs beyond `lengths` (B,) change no state, and what stands there in the outputs means nothing. In training
-        `drop` is the share dropped of what a layer gives to the next one, and `drop_weight` of its weights U.
+        `drop` is the share dropped of what a layer gives to the next one, and `drop_weight` of its weights U
+        (DropConnect: Wan et al. 2013; here Merity et al. 2017, section 2).
+
+        A single token in evaluation goes by the cell's own equations: torch's LSTM prepares its weights anew at each
+        call, which for one step takes longer than the step.
         """
         if lengths is not None and int(lengths.min()) == x.shape[1]:
             lengths = None
-        if x.shape[1] == 1 and not torch.is_grad_enabled() and not self.bidirectional:
+        if x.shape[1] == 1 and not (self.training or torch.is_grad_enabled() or self.bidirectional):
             out, state = self.step(x[:, 0], state)
             return out[:, None], state
         alone = self.training and bool(drop or drop_weight)  # layer by layer
@@ -114,7 +118,7 @@ class Recurrent(nn.RNNBase):
         return x, tuple(torch.cat(s) for s in zip(*parts, strict=True))
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step by the cell's own equations: outputs (B, H) for inputs (B, I), and the state after them."""
+        """One step, left to right, by the cell's own equations: outputs (B, H) for inputs (B, I), and the state."""
         return self.stepper(len(x))(x, state)
 
     def stepper(
