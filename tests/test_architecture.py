@@ -18,7 +18,7 @@ FLOORS = [
     {"demo"},
     {"serving"},
     {"auditing"},
-    {"mends", "probes"},
+    {"mends", "probes", "teaching"},
     {"inside"},
     {"tasks"},
     {"lm"},

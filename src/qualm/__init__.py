@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "load": "qualm.mends.apply",
     "train": "qualm.training.run",
+    "tune": "qualm.teaching",
     "do": "qualm.tasks.apply",
     "audit": "qualm.auditing.run",
     "prove": "qualm.auditing.prove",

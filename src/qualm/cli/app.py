@@ -40,6 +40,12 @@ qualm demo -o runs/demo --quick""",
         """qualm train notes/ -o runs/notes --size tiny --steps 500
 qualm train chats.jsonl -o runs/chats --size 1.2M --epochs 2""",
     ),
+    "tune": (
+        MAKE,
+        "Teach a model labelled rows; the same command again goes on where it stopped.",
+        """qualm tune runs/bert reviews.csv --task classify -o runs/reviews --epochs 3
+qualm tune runs/t5 pairs.jsonl --task seq2seq -o runs/translator""",
+    ),
     "generate": (
         MAKE,
         "Continue a text.",

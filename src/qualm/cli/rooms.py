@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qualm import registry
+    from qualm import registry, teaching
     from qualm.auditing import prove, record, report, run
     from qualm.cli import _journey as journey
     from qualm.cli import bars, tables
@@ -30,6 +30,7 @@ WHERE: Mapping[str, str] = {
     "run": "qualm.auditing.run",
     "tables": "qualm.cli.tables",
     "tasks": "qualm.tasks.apply",
+    "teaching": "qualm.teaching",
     "training_loop": "qualm.training.loop",
     "training_run": "qualm.training.run",
 }
@@ -46,6 +47,7 @@ __all__ = [
     "run",
     "tables",
     "tasks",
+    "teaching",
     "training_loop",
     "training_run",
 ]

@@ -37,27 +37,6 @@ def train(
     Args:
         data: A .txt, .md or .jsonl file, or a folder of them. A line of .jsonl has "text" or "messages".
         output: The folder that becomes the model.
-        settings.steps: Updates. Without this and --epochs: 20 tokens a parameter, at most 4 passes.
-        settings.epochs: Passes over the text.
-        settings.batch: Rows a pass.
-        settings.accumulate: Passes an update.
-        settings.lr: The peak learning rate; by default it follows from the size.
-        settings.warmup: The share of steps in which the rate rises.
-        settings.schedule: How the rate falls.
-        settings.min_lr: The last rate, as a share of the peak.
-        settings.optimiser: adamw; muon for the matrices inside, with adamw for the rest; sgd.
-        settings.weight_decay: Of matrices.
-        settings.beta1: Of AdamW.
-        settings.beta2: Of AdamW.
-        settings.clip: The largest norm of a gradient; 0 for no bound.
-        settings.ema: How much of a running mean of the weights, which is what is kept, a step keeps; 0 for none.
-        settings.spike: Skip an update whose loss is so many times the usual one; 0 for never.
-        settings.seed: Of the weights and of the order of the text.
-        settings.eval_every: Steps between two validations.
-        settings.save_every: Steps between two checkpoints.
-        settings.patience: Validations without a new best after which training ends; 0 for never.
-        settings.threads: Threads; 0 for torch's choice.
-        settings.strict: Go on only where the same steps give the same bits.
     """
     wanted = {**vars(making), "size": size_of(str(making.size)), "train": settings}
     recipe = build(Recipe, wanted)

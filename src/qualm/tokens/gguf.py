@@ -12,8 +12,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from qualm.errors import InputError
 from qualm.tokens.classic import scored_bpe
+from qualm.tokens.settings import whole
 from qualm.tokens.template import DEFAULT
-from qualm.tokens.tokenizer import Tokens, whole
+from qualm.tokens.tokenizer import Tokens
 from qualm.tokens.train import byte_level, start_with
 
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4  # values of tokenizer.ggml.token_type

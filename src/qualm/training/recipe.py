@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qualm.training.settings import TrainSettings
+from qualm.training.settings import TrainSettings, TuneSettings
 
 
 @dataclass(frozen=True)
@@ -45,3 +45,26 @@ class Recipe(Making):
     """
 
     train: TrainSettings = field(default_factory=TrainSettings)
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """The fields of a tuning that are about what is taught.
+
+    Attributes:
+        task: What is taught, by columns: classify (text, label), tag (tokens, tags), qa (question, context, answers),
+            seq2seq (prompt, completion) or chat (messages).
+        length: Tokens of an example at most; 0 for as many as the model can look at, up to 512.
+        held_out: The share of rows to validate on, if the data brings none.
+    """
+
+    task: str
+    length: int = 0
+    held_out: float = 0.1
+
+
+@dataclass(frozen=True)
+class Tuning(Lessons):
+    """What to teach a model. If `train` says neither steps nor epochs, training takes 3 passes over the rows."""
+
+    train: TuneSettings = field(default_factory=TuneSettings)

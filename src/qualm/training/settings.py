@@ -20,6 +20,29 @@ class TrainSettings:
     An update whose loss is beyond `spike` times the usual one is skipped, as one that is not finite is (0: never).
     `threads` 0 leaves torch's count; with `strict`, a run is not resumed at another thread count or torch version,
     at which the same steps give other bits.
+
+    Attributes:
+        steps: Updates. Without this and epochs, as many as are usual.
+        epochs: Passes over the text.
+        batch: Rows a pass.
+        accumulate: Passes an update.
+        lr: The peak learning rate; by default it follows from the size.
+        warmup: The share of steps in which the rate rises.
+        schedule: How the rate falls; wsd: in the last fifth only.
+        min_lr: The last rate, as a share of the peak.
+        optimiser: adamw; muon for the matrices inside, with adamw for the rest; sgd.
+        weight_decay: Of matrices.
+        beta1: Of AdamW.
+        beta2: Of AdamW.
+        clip: The largest norm of a gradient; 0 for no bound.
+        ema: How much of a running mean of the weights, which is what is kept, a step keeps; 0 for none.
+        spike: Skip an update whose loss is so many times the usual one; 0 for never.
+        seed: Of the weights and of the order of the text.
+        eval_every: Steps between two validations.
+        save_every: Steps between two checkpoints.
+        patience: Validations without a new best after which training ends; 0 for never.
+        threads: Threads; 0 for torch's choice.
+        strict: Go on only where the same steps give the same bits.
     """
 
     steps: int | None = None
@@ -62,6 +85,15 @@ class TrainSettings:
         if self.epochs is None:
             raise UsageError("how long to train is not said", then="give steps=... or epochs=...")
         return max(1, math.ceil(self.epochs * rows / (self.batch * self.accumulate)))
+
+
+@dataclass(frozen=True)
+class TuneSettings(TrainSettings):
+    """How to tune: the usual values for that (Devlin et al. 2018, arXiv 1810.04805, appendix A.3)."""
+
+    batch: int = 16
+    warmup: float = 0.1
+    weight_decay: float = 0.01
 
 
 LEAST = {"steps": 1, "epochs": 0, "batch": 1, "accumulate": 1, "lr": 0, "warmup": 0, "min_lr": 0, "weight_decay": 0}

@@ -1,0 +1,72 @@
+"""`qualm tune`: from a model and labelled rows to a model that has learnt them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from qualm.cli import rooms
+from qualm.cli.common import Common
+from qualm.cli.models import load
+from qualm.cli.stop import Stop
+from qualm.cli.train import Watch
+from qualm.config import build
+from qualm.training.recipe import Lessons, Tuning
+from qualm.training.settings import TuneSettings
+
+if TYPE_CHECKING:
+    from qualm.training.tuning import Tuned
+
+LESSON, TRAINING = Group("The lesson", sort_key=3), Group("Training", sort_key=4)
+
+
+def tune(
+    model: str,
+    data: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    lesson: Annotated[Lessons, Parameter(name="*", group=LESSON)],
+    settings: Annotated[TuneSettings, Parameter(name="*", group=TRAINING)] = TuneSettings(),
+    common: Common = Common(),
+) -> None:
+    """Teach a model labelled rows. The same command again goes on where the last one stopped.
+
+    Args:
+        model: A model folder, a .gguf file, or pypi:PACKAGE==VERSION.
+        data: A .jsonl, .csv or .tsv file, or a folder with train.* and validation.*.
+        output: The folder that becomes the model.
+    """
+    tuning = build(Tuning, {**vars(lesson), "train": settings})
+    lm = load(model, common)
+    with rooms.bars.Bar(common) as bar, Stop() as stop:
+        hooks = rooms.training_loop.Hooks(on_step=Watch(bar), on_event=bar.say, should_stop=stop)
+        tuned = rooms.teaching.tune(lm, data, output, tuning, hooks)
+    common.result(told(tuned, tuning), str(tuned.folder))
+    common.remark(f"use it: {NEXT[tuning.task].format(output)}")
+
+
+NEXT = {
+    "classify": 'qualm do classify {} "..."',
+    "tag": 'qualm do tag {} "..."',
+    "qa": 'qualm do answer {} "question" --passage "..."',
+    "seq2seq": 'qualm generate {} "..."',
+    "chat": "qualm chat {}",
+}
+
+
+def told(tuned: "Tuned", tuning: Tuning) -> dict[str, Any]:
+    result = tuned.result
+    return {
+        "schema": "qualm.tune/1",
+        "model": str(tuned.folder),
+        "task": tuning.task,
+        "rows": tuned.rows,
+        "held_out": tuned.held_out,
+        "steps": result.steps,
+        "loss": result.loss,
+        "validation": result.best,
+        "unit": "nats a target",
+        "best_step": result.best_step,
+        "seconds": round(result.seconds, 3),
+    }
