@@ -24,7 +24,7 @@ from qualm.lm.scoring import windows
 from qualm.models.base import Encoder, Model
 from qualm.tokens.pairs import join
 
-BATCH = 4096  # tokens read at once, padding included
+BATCH = 1024  # tokens read at once, padding included: larger batches are slower on a processor
 LONGEST_ANSWER = 30  # tokens, as BERT's own evaluation has it
 CAN: Mapping[str, frozenset[str]] = {
     "none": frozenset(),
