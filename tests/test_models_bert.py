@@ -211,6 +211,12 @@ def test_a_body_with_a_prefix_and_a_head_without_use_are_read(tmp_path):
     assert load_model(tmp_path / "again").config == load_model(tmp_path).config
 
 
+def test_a_pooler_that_robertas_head_never_read_is_left_out(tmp_path):
+    model, (ids, _) = ours(tmp_path, "Roberta", "ForSequenceClassification"), texts()
+    edit(tmp_path, roberta__pooler__dense__weight=torch.ones(48, 48), roberta__pooler__dense__bias=torch.ones(48))
+    same(load_model(tmp_path)(ids), model(ids))
+
+
 def test_tensors_that_contradict_each_other_are_refused(tmp_path):
     model = ours(tmp_path, "Bert")
     edit(tmp_path, cls__predictions__decoder__bias=model.cls["predictions"].bias + 1)

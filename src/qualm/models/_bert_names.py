@@ -49,16 +49,21 @@ def ours(name: str, config: BertConfig) -> str | None:
     """BERT's name of a tensor in a file of any age; None for one that no head of this config reads.
 
     The first files call the norms' weights gamma and beta, hold position_ids, and may lack the prefix of the body.
+    RoBERTa's body had a pooler that its "sequence" head never read.
     """
+    prefix = KIN[config.model_type].prefix
     if name.endswith(("position_ids", "token_type_ids")):
         return None
     name = _respelt(_respelt(name, "LayerNorm.gamma", "LayerNorm.weight"), "LayerNorm.beta", "LayerNorm.bias")
     if name.startswith(BODY):
-        name = f"{KIN[config.model_type].prefix}.{name}"
+        name = f"{prefix}.{name}"
+    if name.startswith(f"{prefix}.pooler.") and (
+        not config.pools or (config.counts_from_pad and config.head != "none")
+    ):
+        return None
     for bert, theirs in reversed(_names(config)):
         name = _respelt(name, theirs, bert)
-    unread = name.startswith("cls.seq_relationship.") or (name.startswith("bert.pooler.") and not config.pools)
-    return None if unread else name
+    return None if name.startswith("cls.seq_relationship.") else name
 
 
 def theirs(name: str, config: BertConfig) -> str:
