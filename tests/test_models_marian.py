@@ -1,6 +1,7 @@
-"""Marian computes what transformers computes, written and read both ways; SSRU what its equations say."""
+"""Marian computes what transformers computes, written and read both ways."""
 
 import copy
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -10,9 +11,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from qualm.errors import InputError
+from qualm.lm.base import Sampling
+from qualm.lm.load import load_base
 from qualm.models.layers import quantize_int8
 from qualm.models.marian import Marian, MarianConfig
 from qualm.models.store import bytes_of, load_model, parameters, save_model
+from test_tokens_spm import written_spm
 
 SIZES = {
     "vocab_size": 61,
@@ -140,6 +144,29 @@ def test_greedy_writing_is_transformers(pair):
         end = its.index(eos) + 1 if eos in its else len(its)
         assert mine[:end] == its[:end]
     assert wanted.unique().numel() > 12
+
+
+def test_a_folder_as_opus_mt_has_it_translates_as_transformers_does(tmp_path):
+    pieces = [("</s>", 0.0, 3), ("<unk>", 0.0, 2), *((c, -2.0 - i / 9, 1) for i, c in enumerate("▁abcdefghijklmnop"))]
+    (tmp_path / "source.spm").write_bytes(written_spm(pieces))
+    names = [piece for piece, _, _ in pieces]
+    names += [f"▁{n}" for n in range(SIZES["pad_token_id"] - len(names))] + ["<pad>"]
+    (tmp_path / "vocab.json").write_text(json.dumps({name: i for i, name in enumerate(names)}))
+    reference = theirs("shared")
+    reference.final_logits_bias[:, SIZES["pad_token_id"]] += 20
+    reference.save_pretrained(tmp_path)
+    lm = load_base(tmp_path)
+    texts = ["abba", "a headed cab", "kind of a nap"]
+    lm.save(tmp_path / "again")
+    settings = json.loads((tmp_path / "again" / "generation_config.json").read_text())
+    assert settings["bad_words_ids"] == [[SIZES["pad_token_id"]]]
+    again = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "again")
+    for text, done in zip(texts, lm.generate(texts, Sampling(max_tokens=8)), strict=True):
+        read = lm.tokens.encode_source(text)
+        assert read == [*(names.index(c) for c in ("▁" + text).replace(" ", "▁")), 0]
+        wanted = again.generate(torch.tensor([read]), max_new_tokens=8, do_sample=False)[0, 1:]
+        assert done.text == lm.tokens.decode(wanted.tolist())
+        assert done.finish == ("stop" if 0 in wanted else "length")
 
 
 def test_the_cross_attention_reads_the_source_once(pair, monkeypatch):

@@ -86,8 +86,7 @@ def load_path(path: Path, name: str = "", cache: Path | None = None) -> Local:
             where=str(path),
             then="take tokenizer and weights from the same place",
         )
-    lm = kind(model, tokens, name=name or path.name, path=path, world=about.get("world"), mends=about.get("mends", []))
-    lm.source = about.get("source")
+    lm = kind(model, tokens, name=name or path.name, path=path, about=about)
     return lm
 
 
@@ -136,7 +135,7 @@ def from_hub(spec: str) -> Path:
     except ImportError as error:
         raise MissingExtra("the hub needs huggingface_hub", then="pip install 'qualm-lm[hf]'") from error
     name, _, revision = spec.partition("@")
-    wanted = ["*.safetensors", "*.json", "*.jinja"]
+    wanted = ["*.safetensors", "*.json", "*.jinja", "*.spm"]
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=wanted, ignore_patterns=["*/*"]))
     except Exception as error:

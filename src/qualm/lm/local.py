@@ -1,29 +1,29 @@
 """A model whose weights are here: what is the same for all kinds of it."""
 
 from abc import ABC
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from qualm.errors import InputError
-from qualm.files import read_json, write_json
+from qualm.files import read_json
+from qualm.folder import SCHEMA, ends_of, write_folder
 from qualm.lm.base import LIKELIHOOD, LM, Card
 from qualm.models.base import Model
-from qualm.models.store import SCHEMA, bytes_of, parameters, save_model, weights_hash
+from qualm.models.store import SCHEMA, bytes_of, parameters, weights_hash
 from qualm.tokens.tokenizer import Tokens
 
 
 class Local(LM, ABC):
     """A network and its tokenizer.
 
-    `world` holds the settings of the planted world it was trained on, `mends` the reprs of the mends in its
-    weights. The weights must not change while it is in use: `replace` gives a new one.
+    `about` is what its qualm.json says: `world` holds the settings of the planted world it was trained on, `mends` the
+    reprs of the mends in its weights, `training` what it was made from. The weights must not change while it is in use: `replace` gives a new one.
     """
 
     of: ClassVar[type[Model]]  # the kind of network
     scoring: ClassVar[str] = LIKELIHOOD  # what its scores are
-    source: Mapping[str, Any] | None = None  # of imported weights: where they came from, and what was repaired
 
     def __init__(
         self,
@@ -32,12 +32,21 @@ class Local(LM, ABC):
         *,
         name: str = "",
         path: Path | None = None,
-        world: Mapping[str, Any] | None = None,
-        mends: Sequence[str] = (),
+        about: Mapping[str, Any] | None = None,
     ):
         self.model, self.tokens, self.path = model.eval(), tokens, path
         self.name = name or (path.name if path else model.config.model_type)
-        self.world, self.mends = world, tuple(mends)
+        self.about = dict(about or {})
+        self.mends: tuple[str, ...] = tuple(self.about.get("mends", ()))
+
+    @property
+    def world(self) -> Mapping[str, Any] | None:
+        return self.about.get("world")
+
+    @property
+    def source(self) -> Mapping[str, Any] | None:
+        """Of imported weights: where they came from, and what was repaired."""
+        return self.about.get("source")
 
     @classmethod
     def at_best(cls, family: type[Model]) -> frozenset[str]:
@@ -60,10 +69,7 @@ class Local(LM, ABC):
 
     @cached_property
     def ends(self) -> frozenset[int]:
-        """The ids after which nothing more is said: the tokenizer's files', and those the model's config names."""
-        named = self.model.config.eos_token_id
-        more = () if named is None else (named,) if isinstance(named, int) else named
-        return self.tokens.eos_ids | frozenset(more)
+        return ends_of(self.model, self.tokens)
 
     @property
     def context(self) -> int:
@@ -73,27 +79,14 @@ class Local(LM, ABC):
     def replace(self, model: Model, by: str = "") -> Self:
         """The same with other weights; `by` is the repr of the mend that made them."""
         name = f"{self.name}+{by.split('(')[0].lower()}" if by else self.name
-        mends = (*self.mends, by) if by else self.mends
-        new = type(self)(model, self.tokens, name=name, path=self.path, world=self.world, mends=mends)
-        new.source = self.source
-        return new
+        about = {**self.about, "mends": [*self.mends, *([by] if by else [])]}
+        return type(self)(model, self.tokens, name=name, path=self.path, about=about)
 
     def save(self, path: Path | str) -> None:
         """Weights, config, tokenizer, generation_config.json and qualm.json: a directory that `load` and
         transformers read. qualm.json comes last, so a directory that has one is whole.
         """
-        folder = Path(path)
-        save_model(self.model, folder)
-        self.tokens.save(folder)
-        if "generate" in self.can:
-            c = self.model.config
-            ids = {"bos_token_id": self.tokens.bos_id, "pad_token_id": self.tokens.pad_id}
-            ids |= {"decoder_start_token_id": getattr(c, "decoder_start_token_id", None)}
-            generation = {name: i for name, i in ids.items() if i is not None}
-            write_json(folder / "generation_config.json", {**generation, "eos_token_id": sorted(self.ends)})
-        about = {"schema": SCHEMA, "name": self.name, "world": self.world, "mends": list(self.mends)}
-        about |= {"source": dict(self.source)} if self.source else {}
-        write_json(folder / "qualm.json", about)
+        write_folder(self.model, self.tokens, Path(path), {**self.about, "name": self.name})
 
 
 def read_about(folder: Path) -> dict[str, Any]:
