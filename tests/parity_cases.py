@@ -27,6 +27,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+YARN = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 16}
 LINEAR = {"rope_type": "linear", "rope_theta": 50.0, "factor": 4.0}
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 50.0, "factor": 4.0}
 YARN = {"rope_type": "yarn", "rope_theta": 50.0, "factor": 4.0, "original_max_position_embeddings": 16}
@@ -122,6 +123,7 @@ VARIANTS: tuple[Variant, ...] = (
     llama("rope dynamic, beyond", without=CACHED, rope_parameters=DYNAMIC, max_position_embeddings=16),
     llama("rope yarn", rope_parameters=YARN),
     llama("rope yarn, all keys", rope_parameters=BLENT),
+    llama("rope yarn", rope_parameters=YARN),
     llama("tied", tie_word_embeddings=True, head_dim=16, rms_norm_eps=1e-3),
     llama("biases", attention_bias=True, mlp_bias=True),
     llama("Mistral", "Mistral", sliding_window=5, head_dim=8),
@@ -135,7 +137,11 @@ VARIANTS: tuple[Variant, ...] = (
     llama("SmolLM3, window", "SmolLM3", no_rope_layers=[1, 0, 1], use_sliding_window=True, sliding_window=4),
     llama("OLMo-2", "Olmo2"),
     llama("OLMo-2, biases", "Olmo2", attention_bias=True, num_key_value_heads=6, rms_norm_eps=1e-3),
+    llama("SmolLM3", "SmolLM3", no_rope_layer_interval=2),
+    llama("SmolLM3, window", "SmolLM3", no_rope_layers=[0, 1, 0], use_sliding_window=True, sliding_window=4),
+    llama("OLMo-2", "Olmo2"),
     gpt("GPT-2"),
+    gpt("exact GELU", activation_function="gelu"),
     gpt("tanh by another name", activation_function="gelu_pytorch_tanh"),
     gpt("untied, narrow", n_inner=40, layer_norm_epsilon=1e-3, tie_word_embeddings=False),
     *(bert("BERT", "Bert", head) for head in HEADS),
@@ -150,6 +156,7 @@ VARIANTS: tuple[Variant, ...] = (
     t5("v1.1 and Flan", untied=True, **GATED),
     t5("v1.1, tied", **GATED),
     t5("mT5", "MT5", untied=True, **GATED),
+    t5("UL2", untied=True, feed_forward_proj="gated-silu", tie_word_embeddings=False),
     t5("byT5 shape", untied=True, **GATED, num_decoder_layers=1, d_ff=60, d_kv=12, num_heads=3),
     marian("Opus-MT"),
     marian("relu, unscaled", activation_function="relu", scale_embedding=False),
