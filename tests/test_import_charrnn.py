@@ -41,6 +41,13 @@ def test_a_token_is_a_character_and_unknown_ones_are_left_out(tmp_path):
     assert tokens.offsets("aXb").offsets == [(0, 1), (2, 3)]
 
 
+def test_a_text_that_nothing_stands_before_begins_a_line(tmp_path):
+    lm = load(write_charrnn(tmp_path / "tiny"), tmp_path)
+    assert lm.score([("", "the fox")]) == lm.score([("\n", "the fox")])
+    assert lm.tokens.encode_prompt("the") == [CHARACTERS.index(c) for c in "the"]
+    assert len(lm.generate([""], Sampling(max_tokens=5))[0].text) == 5
+
+
 def test_the_misspelled_characters_are_set_right_and_it_is_said(tmp_path):
     right = load(write_charrnn(tmp_path / "right"), tmp_path)
     mended = load(write_charrnn(tmp_path / "wrong", misspelled=True).rename(tmp_path / "tiny"), tmp_path)

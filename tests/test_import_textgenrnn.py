@@ -54,11 +54,27 @@ def cut(file: Path, keep: float) -> None:
     file.write_bytes(data[: int(len(data) * keep)])
 
 
+def outside(folder: Path) -> None:
+    """An array whose numbers lie in another file."""
+    write_textgenrnn(folder)
+    (folder / "secret").write_bytes(bytes(4000))
+    with h5py.File(folder / "tiny_weights.hdf5", "a") as file:
+        del file[HEAD]
+        file.create_dataset(HEAD, (22, 32), "f4", external=[(str(folder / "secret"), 0, 4000)])
+
+
+def endless(folder: Path) -> None:
+    with h5py.File(folder / "tiny_weights.hdf5", "a") as file:
+        file.create_dataset("more", (2**40,), "f4", chunks=(1024,))
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
         (lambda f: cut(f / "tiny_weights.hdf5", 0.5), "tiny_weights.hdf5.*damaged"),
         (lambda f: (f / "tiny_weights.hdf5").write_bytes(b"PK\x03\x04"), "tiny_weights.hdf5.*no HDF5"),
+        (outside, f"hdf5.*{HEAD} lies in another file"),
+        (endless, "hdf5.*more lies in another file, or is larger"),
         (lambda f: changed(f, HEAD, None), f"hdf5.*holds no {HEAD}"),
         (lambda f: changed(f, HEAD, np.zeros((3, 4), "f4")), f"hdf5.*{HEAD} is .*3, 4"),
         (lambda f: changed(f, HEAD, np.full((22, 32), np.nan, "f4")), f"hdf5.*{HEAD} holds NaN"),

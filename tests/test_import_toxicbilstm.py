@@ -1,8 +1,10 @@
 """The toxicity classifier: the same probabilities as Keras's layers, padding and all, damage named."""
 
+import io
 import json
 import os
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,14 @@ def changed(folder: Path, name: str, part: np.ndarray | None) -> None:
     write_toxic(folder, {name: part for name, part in parts.items() if part is not None})
 
 
+def endless(file: Path) -> None:
+    """An array that says it is larger than any memory."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (2**50,)})
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("embedding.0.npy", header.getvalue() + bytes(64))
+
+
 def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-200])
 
@@ -60,6 +70,7 @@ def cut(file: Path) -> None:
     ("damage", "said"),
     [
         (lambda f: cut(f / "weights.npz"), "weights.npz.*damaged"),
+        (lambda f: endless(f / "weights.npz"), "weights.npz.*damaged"),
         (lambda f: changed(f, "dense.0", None), "weights.npz.*holds no matrix dense.0"),
         (lambda f: changed(f, "dense_1.0", np.zeros((7, 5), "f4")), "weights.npz.*dense_1.0 is .*7, 5.*7, 6"),
         (lambda f: changed(f, "dense.1", np.full(7, np.inf, "f4")), "weights.npz.*dense.1 holds NaN or infinity"),
@@ -74,6 +85,13 @@ def test_damage_is_named(tmp_path, damage, said):
     folder = write_toxic(tmp_path / "tiny")
     damage(folder)
     with pytest.raises(InputError, match=re.compile(said, re.DOTALL)):
+        load(folder, tmp_path)
+
+
+def test_what_unpacks_to_too_much_is_refused_unread(tmp_path, monkeypatch):
+    folder = write_toxic(tmp_path / "tiny")
+    monkeypatch.setattr("qualm.importers.toxicbilstm.MOST", 1000)
+    with pytest.raises(InputError, match=r"weights\.npz: unpacks to more than 1000 bytes"):
         load(folder, tmp_path)
 
 

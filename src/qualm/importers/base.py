@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from qualm.errors import InputError
-from qualm.files import hash_file, hash_json, write_json
+from qualm.files import hash_file, hash_json
+from qualm.folder import write_folder
 from qualm.models.base import Model
-from qualm.models.store import SCHEMA, save_model
 from qualm.tokens.tokenizer import Tokens
 
 AGAIN = "take it again from where it came from"
@@ -56,16 +56,8 @@ class Importer(ABC):
 
 
 def save(folder: Path, model: Model, tokens: Tokens, source: Mapping[str, Any]) -> None:
-    """Write a model folder. `source` is what people should know of it: origin, licence, what was repaired.
-
-    qualm.json comes last, so a folder that has one is whole.
-    """
-    save_model(model, folder)
-    tokens.save(folder)
-    ends = model.config.to_hf().get("eos_token_id")
-    if ends is not None:
-        write_json(folder / "generation_config.json", {"eos_token_id": ends})
-    write_json(folder / "qualm.json", {"schema": SCHEMA, "world": None, "mends": [], "source": dict(source)})
+    """Write a model folder. `source` is what people should know of it: origin, licence, what was repaired."""
+    write_folder(model, tokens, folder, {"source": dict(source)})
 
 
 def floats(data: bytes, shape: tuple[int, ...], field: str, where: Path | str) -> Tensor:

@@ -28,6 +28,7 @@ MANIFEST, VOCAB = "manifest.json", "vocab.json"
 CELL = re.compile(r"rnnlm/multi_rnn_cell/cell_(\d+)/basic_lstm_cell/(weights|kernel|biases|bias)")
 NAMES = {"weights": "kernel", "biases": "bias"}
 MISSPELLED = {"  ": "u", "": "U"}  # in the vocabulary of the Shakespeare model
+LINE = "\n"  # what stands before a text that nothing stands before: they learned from one running text
 PLAIN = re.compile(r"[\w.-]+")
 
 
@@ -66,8 +67,9 @@ class Charrnn(Importer):
             embedding_size=inputs,
             head_bias=True,
             tie_word_embeddings=False,
+            bos_token_id=numbered.get(LINE),
         )
-        tokens = Tokens(characters(numbered), where=str(path / VOCAB))
+        tokens = Tokens(characters(numbered), bos=LINE if LINE in numbered else "", where=str(path / VOCAB))
         source: dict[str, Any] = {"format": "ml5 charRNN", "licence": "not stated in the files"}
         source |= {"repaired": repaired} if repaired else {}
         save(folder, build_model(config, state, str(path)), tokens, source)

@@ -25,6 +25,7 @@ from qualm.tokens.train import start_with
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 WEIGHTS = ("_weights.hdf5", "_vocab.json")
+MOST = 2**28  # numbers in an array
 PAD, END = "<pad>", "<s>"
 TABLE, ATTENTION = "embedding/embedding/embeddings:0", "attention/attention/attention_W:0"
 HEAD, HEAD_BIAS = "output/output/kernel:0", "output/output/bias:0"
@@ -105,8 +106,11 @@ def read_hdf5(path: Path) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
 
     def keep(name: str, thing: Any) -> None:
-        if isinstance(thing, h5py.Dataset) and thing.dtype.kind == "f":
-            found[name] = np.asarray(thing)
+        if not isinstance(thing, h5py.Dataset) or thing.dtype.kind != "f":
+            return
+        if thing.external or thing.is_virtual or (thing.size or 0) > MOST:
+            raise InputError(f"{name} lies in another file, or is larger than any layer", where=str(path), then=AGAIN)
+        found[name] = np.asarray(thing)
 
     try:
         with h5py.File(path, "r") as file:

@@ -24,6 +24,7 @@ WEIGHTS, VOCAB = "weights.npz", "vocab.json"
 TABLE, LSTM = "embedding.0", "bidirectional"
 LABELS = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")  # in the package's order
 PAD = "<pad>"
+MOST = 2**30  # bytes unpacked
 
 
 class Toxicbilstm(Importer):
@@ -75,8 +76,10 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays by name; those of Python objects are pickles, and refused."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            if sum(entry.file_size for entry in arrays.zip.infolist()) > MOST:
+                raise InputError(f"unpacks to more than {MOST} bytes", where=str(path), then=AGAIN)
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
         raise InputError(f"is damaged, or holds a pickle ({error})", where=str(path), then=AGAIN) from error
 
 
