@@ -27,7 +27,6 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
-YARN = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 16}
 LINEAR = {"rope_type": "linear", "rope_theta": 50.0, "factor": 4.0}
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 50.0, "factor": 4.0}
 YARN = {"rope_type": "yarn", "rope_theta": 50.0, "factor": 4.0, "original_max_position_embeddings": 16}
@@ -123,7 +122,6 @@ VARIANTS: tuple[Variant, ...] = (
     llama("rope dynamic, beyond", without=CACHED, rope_parameters=DYNAMIC, max_position_embeddings=16),
     llama("rope yarn", rope_parameters=YARN),
     llama("rope yarn, all keys", rope_parameters=BLENT),
-    llama("rope yarn", rope_parameters=YARN),
     llama("tied", tie_word_embeddings=True, head_dim=16, rms_norm_eps=1e-3),
     llama("biases", attention_bias=True, mlp_bias=True),
     llama("Mistral", "Mistral", sliding_window=5, head_dim=8),
@@ -137,9 +135,6 @@ VARIANTS: tuple[Variant, ...] = (
     llama("SmolLM3, window", "SmolLM3", no_rope_layers=[1, 0, 1], use_sliding_window=True, sliding_window=4),
     llama("OLMo-2", "Olmo2"),
     llama("OLMo-2, biases", "Olmo2", attention_bias=True, num_key_value_heads=6, rms_norm_eps=1e-3),
-    llama("SmolLM3", "SmolLM3", no_rope_layer_interval=2),
-    llama("SmolLM3, window", "SmolLM3", no_rope_layers=[0, 1, 0], use_sliding_window=True, sliding_window=4),
-    llama("OLMo-2", "Olmo2"),
     gpt("GPT-2"),
     gpt("exact GELU", activation_function="gelu"),
     gpt("tanh by another name", activation_function="gelu_pytorch_tanh"),
@@ -164,3 +159,4 @@ VARIANTS: tuple[Variant, ...] = (
     marian("uneven", decoder_layers=1, decoder_attention_heads=4, decoder_ffn_dim=60),
 )
 BY_NAME: Mapping[str, Variant] = {str(variant): variant for variant in VARIANTS}
+assert len(BY_NAME) == len(VARIANTS), "two variants have one name"
