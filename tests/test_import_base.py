@@ -85,7 +85,7 @@ def test_it_is_converted_once_and_again_when_the_bytes_change(tmp_path, monkeypa
 
 def test_an_import_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
     folder = write_llama(tmp_path / "tiny")
-    monkeypatch.setattr("qualm.importers.base.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("qualm.folder.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         imported(folder, tmp_path / CACHE)
     assert list((tmp_path / CACHE / "imported").iterdir()) == []

@@ -286,7 +286,7 @@ def test_a_replaced_model_has_another_hash_and_says_by_what():
 
 def test_a_saved_model_is_the_same_when_loaded(tmp_path):
     lm = tiny_local().replace(tiny_local(seed=5).model, by="Other(seed=5)")
-    lm.world = {"seed": 3, "people": 10}
+    lm.about["world"] = {"seed": 3, "people": 10}
     lm.save(tmp_path / "saved")
     again = load_base(tmp_path / "saved")
     assert again.card == lm.card

@@ -30,7 +30,7 @@ def probes(*, only_generate: bool = False) -> list:
 @pytest.fixture(scope="module")
 def local() -> CausalLM:
     bare = tiny_local(context=640)
-    return CausalLM(bare.model, bare.tokens, name="tiny", world=asdict(WORLD))
+    return CausalLM(bare.model, bare.tokens, name="tiny", about={"world": asdict(WORLD)})
 
 
 @pytest.fixture(scope="module")

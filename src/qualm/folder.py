@@ -6,10 +6,8 @@ from typing import Any
 
 from qualm.files import write_json
 from qualm.models.base import Causal, Model
-from qualm.models.store import save_model
+from qualm.models.store import SCHEMA, save_model
 from qualm.tokens.tokenizer import Tokens
-
-SCHEMA = "qualm.model/1"
 
 
 def ends_of(model: Model, tokens: Tokens) -> frozenset[int]:

@@ -86,8 +86,7 @@ def load_path(path: Path, name: str = "", cache: Path | None = None) -> Local:
             where=str(path),
             then="take tokenizer and weights from the same place",
         )
-    lm = kind(model, tokens, name=name or path.name, path=path, about=about)
-    return lm
+    return kind(model, tokens, name=name or path.name, path=path, about=about)
 
 
 def is_own(path: Path) -> bool:

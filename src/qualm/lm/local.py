@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from qualm.errors import InputError
 from qualm.files import read_json
-from qualm.folder import SCHEMA, ends_of, write_folder
+from qualm.folder import ends_of, write_folder
 from qualm.lm.base import LIKELIHOOD, LM, Card
 from qualm.models.base import Model
 from qualm.models.store import SCHEMA, bytes_of, parameters, weights_hash
@@ -19,7 +19,8 @@ class Local(LM, ABC):
     """A network and its tokenizer.
 
     `about` is what its qualm.json says: `world` holds the settings of the planted world it was trained on, `mends` the
-    reprs of the mends in its weights, `training` what it was made from. The weights must not change while it is in use: `replace` gives a new one.
+    reprs of the mends in its weights, `training` what it was made from. The weights must not change while it is in
+    use: `replace` gives a new one.
     """
 
     of: ClassVar[type[Model]]  # the kind of network
