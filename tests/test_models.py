@@ -67,7 +67,9 @@ def theirs(name: str) -> transformers.PreTrainedModel:
     """transformers' model of a tiny config, with large weights so that every term counts."""
     family, extra = CONFIGS[name]
     sizes = GPT_SIZES if family == "GPT2" else SIZES
-    config = getattr(transformers, f"{family}Config")(**{**sizes, **extra}, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    config = getattr(transformers, f"{family}Config")(
+        **{**sizes, **extra}, bos_token_id=1, eos_token_id=2, pad_token_id=0
+    )
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
