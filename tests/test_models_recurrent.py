@@ -73,3 +73,20 @@ def test_padding_changes_no_state_and_no_output(cell, both):
         wanted, after = stack(x[one, :length], tuple(s[:, one].contiguous() for s in start))
         torch.testing.assert_close(out[one, :length], wanted, atol=1e-6, rtol=0)
         torch.testing.assert_close(tuple(s[:, one] for s in state), after, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_dropout_between_layers_leaves_the_first_layer_alone(cell):
+    stack, _ = stacks(cell, 2)
+    x, start = torch.randn(4, 9, 7), stack.empty(4)
+    _, plain = stack(x, start)
+    once, after = stack(x, start, drop=0.5)
+    torch.testing.assert_close(after[0][0], plain[0][0], atol=1e-6, rtol=0)
+    assert not torch.allclose(after[0][1], plain[0][1], atol=1e-3)
+    assert not torch.equal(stack(x, start, drop=0.5)[0], once)
+    step = stack.stepper(4, drop=0.5)
+    (out, stepped), (again, _) = step(x[:, 0], start), step(x[:, 0], start)
+    assert torch.equal(out, again)
+    _, plain = stack(x[:, :1], start)
+    torch.testing.assert_close(stepped[0][0], plain[0][0], atol=1e-6, rtol=0)
+    assert not torch.allclose(stepped[0][1], plain[0][1], atol=1e-3)
