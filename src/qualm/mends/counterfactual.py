@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import torch
+import numpy as np
 
 from qualm.corpus.documents import Document, read
+from qualm.corpus.packing import Packed
 from qualm.errors import InputError, Unsupported, UsageError
 from qualm.lm.base import LM
 from qualm.mends._weights import local
@@ -25,7 +26,7 @@ from qualm.models.base import Decoder
 from qualm.models.layers import left_float
 from qualm.text.swap import swap
 from qualm.tokens.tokenizer import Tokens
-from qualm.training.data import TensorRows
+from qualm.training.data import TokenRows
 from qualm.training.loop import fit
 from qualm.training.losses import causal
 from qualm.training.settings import TrainSettings
@@ -61,26 +62,28 @@ class Counterfactual(Mend):
         base = local(lm, Decoder, "it trains on plain text, as only a decoder is trained")
         if left_float(base.model) is not None:
             raise Unsupported(f"the weights of {base.name} are in 8 bits", then="apply it first, quantize then")
-        rows = self._rows(list(read(self.docs)), base.tokens, base.context)
+        text, length = self._text(list(read(self.docs)), base.tokens, base.context)
+        rows = TokenRows(text, length, apart=base.model.keeps_apart)
         model = copy.deepcopy(base.model)
         settings = TrainSettings(
             steps=self.steps, lr=self.lr, batch=self.batch, schedule="linear", min_lr=0.0, seed=self.seed
         )
-        fit(model, TensorRows(rows), causal, settings)
+        fit(model, rows, causal, settings)
         return base.replace(model.eval(), repr(self))
 
-    def _rows(self, documents: Sequence[Document], tokens: Tokens, context: int) -> torch.Tensor:
-        """As many rows (N, length + 1) of ids as are trained on; each document ends in an end token."""
+    def _text(self, documents: Sequence[Document], tokens: Tokens, context: int) -> tuple[Packed, int]:
+        """As much text as is trained on, each document ended by an end token, and the tokens of a row."""
         end = tokens.eos_id
         if end is None:
             raise InputError("the tokenizer has no end token", where=tokens.where, then="name one as eos_token")
-        count, length, ids = self.steps * self.batch, min(self.length, context), [end]
+        count, length, ids, ends = self.steps * self.batch, min(self.length, context), [end], []
         for document in self._mixture(documents):
             ids += [*encode(document, tokens), end]
+            ends.append(len(ids))
             if len(ids) > count * length:
                 break
-        rows = [ids[i * length : (i + 1) * length + 1] for i in range(count)]
-        return torch.tensor(rows)  # (N, length + 1)
+        kept = np.array(ids[: count * length + 1])
+        return Packed(kept, np.array(ends), np.zeros(len(ends), np.int64), {"documents": "counterfactual"}), length
 
     def _mixture(self, documents: Sequence[Document]) -> Iterator[Document]:
         """Without end: a gendered document and its twin, and neutral ones in the share `replay`; seeded."""
