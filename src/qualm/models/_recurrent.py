@@ -178,7 +178,7 @@ def fill(name: str, weight: Tensor, cell: str, source: torch.Generator) -> None:
 
     U: an orthogonal matrix a gate, so that a state neither fades nor grows before training (Saxe et al. 2013,
     arXiv 1312.6120). W: uniform within 1 / sqrt(H), as torch has it. Biases 0, but 1 for an LSTM's forget gate, so that
-    it starts by keeping (Gers et al. 2000; Jozefowicz et al. 2015, section 2.2): of its two biases, b_ih.
+    it starts by keeping (Gers et al. 2000; Jozefowicz et al. 2015): of its two biases, b_ih.
     """
     gates = CELLS[cell].gates
     width = weight.shape[0] // gates

@@ -31,7 +31,7 @@ class RnnConfig(Config):
     projection_size: int = 0  # 0: none, but embedding_size where tied embeddings need it
     head_bias: bool = False
     max_position_embeddings: int = 65536  # tokens read at once; the maths knows no limit
-    initializer_range: float = 0.1  # embeddings and head start uniform within it (Merity et al. 2017, section 4)
+    initializer_range: float = 0.1  # embeddings and head start uniform within it (Merity et al. 2017, section 5)
     embd_pdrop: float = 0.0  # of the channels of the embeddings, the same at all steps of a row
     hidden_dropout_prob: float = 0.0  # of the channels of each layer's outputs, likewise
     recurrent_dropout: float = 0.0  # of the weights from state to state (DropConnect)
@@ -93,8 +93,8 @@ class RnnConfig(Config):
     def sized(cls, depth: int, vocab: int, length: int, **ids: Any) -> Self:
         """Two layers of LSTM (Zaremba et al. 2014, arXiv 1409.2329), 64 units a step of the dial.
 
-        The dial widens and does not deepen: at a given number of weights, models of one to four layers come out alike
-        (Melis et al. 2018, arXiv 1707.05589), and each layer more is one more that cannot run beside the others.
+        The dial widens and does not deepen: at a given number of weights, models of one to four layers come out nearly
+        alike (Melis et al. 2018, arXiv 1707.05589), and each layer more is one more that waits for the one below.
         """
         return cls(vocab_size=vocab, hidden_size=64 * depth, num_hidden_layers=2, **ids)
 
