@@ -18,7 +18,7 @@ from qualm.auditing.run import audit
 from qualm.cases import ask
 from qualm.config import build, to_dict
 from qualm.errors import Unsupported
-from qualm.lm.base import Sampling
+from qualm.lm.base import PSEUDO, Sampling
 from qualm.lm.load import KINDS_OF_LOCAL, load_base
 from qualm.lm.local import Local
 from qualm.mends.apply import apply
@@ -50,7 +50,7 @@ def subject(family: str) -> Local:
     model = kind(kind.config_class.sized(1, tokens.vocab_size, LENGTH, **ids))
     model.init_weights(0)
     lm = next(each for each in KINDS_OF_LOCAL if isinstance(model, each.of))
-    return lm(model, tokens, name=f"tiny-{family}", world=WORLD)
+    return lm(model, tokens, name=f"tiny-{family}", about={"world": WORLD})
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -69,6 +69,7 @@ def test_an_audit_gives_a_figure_or_a_reason(family, tmp_path):
     assert {"arithmetic", "knowledge", "refusal"} <= read or "generate" not in lm.can
     page = write_report(made, tmp_path).read_text(encoding="utf-8")
     assert lm.card.scoring in page
+    assert ("not to be set against" in page) == (lm.card.scoring == PSEUDO)
     assert all(change.verdict == "cannot tell" for change in compare(made, made).changes)
 
 

@@ -34,7 +34,8 @@ def audit_table(audit: Audit) -> RenderableType:
         value = f"{telling.value(limit['reading'], limit['unit'])} {unit}".strip()
         interval = telling.interval(limit["reading"], limit["unit"], ENGLISH)
         table.add_row(limit["title"], value, interval, _chance(limit), telling.rests_on(limit["reading"], ENGLISH))
-    return Group(Text(page["subjects"][0]["name"], style="bold"), table)
+    notes = [Text(note, style="dim") for note in page["notes"]]
+    return Group(Text(page["subjects"][0]["name"], style="bold"), table, *notes)
 
 
 def proof_table(proof: Proof) -> RenderableType:

@@ -185,7 +185,7 @@ class EncoderLM(Local):
 
     def _fits(self, ids: list[int], i: int) -> list[int]:
         if not ids:
-            raise Unsupported(f"text {i} is empty", then="leave it out")
+            raise Unsupported(f"text {i} holds nothing that {self.name} knows", then="leave it out")
         if len(ids) > self.context:
             what = f"text {i} has {len(ids)} tokens and {self.name} can look at {self.context}"
             raise Unsupported(what, then="shorten it, or cut it into parts")
@@ -195,7 +195,7 @@ class EncoderLM(Local):
         """Hidden states (B, T, D) of rows of ids, and their lengths (B,)."""
         device = next(self.model.parameters()).device
         if not all(rows):
-            raise Unsupported(f"{self.name} cannot read an empty text", then="leave it out")
+            raise Unsupported(f"a text holds nothing that {self.name} knows", then="leave it out")
         ids, lengths = padded(rows, device)
         kinds = None if segments is None else torch.tensor([segments], device=device)
         return self.model.hidden(ids, lengths, kinds), lengths

@@ -17,7 +17,7 @@ from qualm.auditing.report.examples import FEWEST, MOST, examples, turns
 from qualm.auditing.report.series import chart
 from qualm.auditing.report.words import Words
 from qualm.auditing.types import Change, Measurement, Proof, Reading
-from qualm.lm.base import Card
+from qualm.lm.base import PSEUDO, Card
 
 SCHEMA = "qualm.report/1"
 CHANGED = (
@@ -48,12 +48,23 @@ def build(report: Report, files: Iterable[Mapping[str, Any]] = (), language: str
         "unmeasured": [hole for subject in subjects for hole in _holes(subject)],
         "stages": [asdict(stage) for stage in report.stages],
         "machine": dict(report.machine),
-        "notes": list(report.notes),
+        "notes": [*report.notes, *_of_scores(report, say)],
         "command": report.command,
         "files": list(files),
     }
     page["sentence"] = sentence(page, say)
     return plain_json(page)
+
+
+def _of_scores(report: Report, say: Words) -> list[str]:
+    """What to know of scores that are no likelihoods."""
+    named = [subject.name for subject in report.subjects if subject.card.scoring == PSEUDO]
+    told = say(
+        "{name}: its scores are pseudo-likelihoods, each token given all others; its bits per byte are not to be set"
+        " against those of a model that reads from left to right.",
+        name=", ".join(named),
+    )
+    return [told] if named else []
 
 
 def _named(subject: Json, say: Words) -> Json:
