@@ -3,8 +3,8 @@
     python benchmarks/limits_bert.py
 
 Two models of the same depth and width are trained on the same text for as many steps. `Pairs` are rows of random words
-in which two places belong together: knowing one tells the other. `Prose` is text of the planted world; what is asked for
-is in rows that neither was trained on. About two minutes of one core.
+in which two places belong together: knowing one tells the other. `Prose` is text of the planted world; what is asked
+for is in rows that neither was trained on. About two minutes of one core.
 """
 
 import time
@@ -147,7 +147,7 @@ def prose() -> None:
     tokens = train_bpe(texts, 1024, ["[MASK]"])
     mask = tokens.special["[MASK]"]
     rows = prose_rows(tokens, texts)
-    fresh = prose_rows(tokens, [row["text"] for row in world.write_documents(seed=1, count=1500) if "text" in row])[
+    fresh = prose_rows(tokens, [row["text"] for row in world.write_documents(seed=1, count=6000) if "text" in row])[
         :2000
     ]
     print(f"Prose: {rows.numel():,} tokens of the planted world in rows of {ROW}; {len(fresh)} fresh rows")

@@ -339,6 +339,8 @@ def test_every_weight_gets_a_gradient(kind, head):
         ({"model_type": "distilbert", "layer_norm_eps": 1e-5}, "layer_norm_eps"),
         ({"model_type": "distilbert", "activation": "relu"}, "activation"),
         ({"model_type": "distilbert", "tie_weights_": False}, "tie_weights_"),
+        ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob"),
+        ({"classifier_dropout": -0.1}, "classifier_dropout"),
         ({"head": "masked"}, "head"),
     ],
 )

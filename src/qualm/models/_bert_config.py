@@ -39,6 +39,7 @@ DISTIL_KEYS = {
     "dropout": "hidden_dropout_prob",
     "attention_dropout": "attention_probs_dropout_prob",
 }  # DistilBERT's key -> BERT's
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "seq_classif_dropout", "qa_dropout")
 DISTIL_EPS = 1e-12  # DistilBERT has no key for it
 
 
@@ -96,6 +97,9 @@ class BertConfig(Config):
         self._derive()
         self.check_sizes("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         self.check_sizes("max_position_embeddings", "num_labels")
+        for key in (*DROPOUTS, "classifier_dropout"):
+            if not 0 <= (getattr(self, key) or 0.0) < 1:
+                raise self.refuse(f"{key} = {getattr(self, key)} is no share below 1")
         if self.hidden_size % self.num_attention_heads:
             heads = self.num_attention_heads
             raise self.refuse(f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {heads}")
@@ -243,10 +247,11 @@ class BertConfig(Config):
         """A masked language model of `depth` layers of 32 channels a layer, heads of 32 channels, feed-forward of 4
         widths; learned positions reach the trained length.
 
-        Weights start at 1 / sqrt(width), which small models learn from much faster than from BERT's 0.02.
+        Weights start at 1 / sqrt(width), which small models learn from much faster than from BERT's 0.02. Nothing is
+        dropped, as in a GPT of the same dial.
         """
         width = 32 * depth
-        own = {"initializer_range": width**-0.5, "head": "masked"}
+        own = {"initializer_range": width**-0.5, "head": "masked", **dict.fromkeys(DROPOUTS, 0.0)}
         sizes: dict[str, Any] = {"num_hidden_layers": depth, "num_attention_heads": depth, **own, **ids}
         config = cls(vocab_size=vocab, hidden_size=width, **sizes)
         return replace(config, max_position_embeddings=length + config.skipped)
