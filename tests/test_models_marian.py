@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -232,8 +233,10 @@ def test_weights_start_as_marian_starts_them():
     assert not torch.equal(other.lm_head.weight, model.lm_head.weight)
 
 
-def test_dropout_acts_in_training_only():
-    model, source, written = Marian(MarianConfig.sized(1, 300, 32)), ids(2, 9), ids(2, 5)
+@pytest.mark.parametrize("which", ["dropout", "attention_dropout", "activation_dropout"])
+def test_dropout_acts_in_training_only(which):
+    config = replace(MarianConfig.sized(1, 300, 32), **{"dropout": 0.0, which: 0.3})
+    model, source, written = Marian(config), ids(2, 9), ids(2, 5)
     assert not torch.equal(model.train()(source, written), model(source, written))
     assert torch.equal(model.eval()(source, written), model(source, written))
 
@@ -305,6 +308,7 @@ def test_a_published_config_is_read():
         ({"tie_word_embeddings": False}, "tie_word_embeddings"),
         ({"pad_token_id": 61}, "pad_token_id = 61"),
         ({"decoder_layers": 0}, "decoder_layers"),
+        ({"attention_dropout": 1.0}, "attention_dropout = 1.0"),
         ({"scale_embeddings": True}, "did you mean 'scale_embedding'"),
     ],
 )

@@ -27,6 +27,7 @@ def write_folder(model: Model, tokens: Tokens, folder: Path, about: Mapping[str,
         start = getattr(model.config, "decoder_start_token_id", None)
         ids = {"bos_token_id": tokens.bos_id, "pad_token_id": tokens.pad_id, "decoder_start_token_id": start}
         kept: dict[str, Any] = {name: i for name, i in ids.items() if i is not None}
+        kept |= {"bad_words_ids": [[i] for i in model.never]} if model.never else {}
         write_json(folder / "generation_config.json", {**kept, "eos_token_id": _one(sorted(ends_of(model, tokens)))})
     write_json(folder / "qualm.json", {"schema": SCHEMA, "world": None, "mends": [], **about})
 

@@ -36,6 +36,7 @@ class MarianConfig(Config):
     scale_embedding: bool = False  # embeddings times sqrt(d_model)
     share_encoder_decoder_embeddings: bool = True
     dropout: float = 0.1
+    attention_dropout: float = 0.0
     activation_dropout: float = 0.0
     tie_word_embeddings: bool = field(default=True, kw_only=True)
     bos_token_id: int | None = None
@@ -46,8 +47,8 @@ class MarianConfig(Config):
 
     model_types: ClassVar[frozenset[str]] = frozenset({"marian"})
     harmless: ClassVar[frozenset[str]] = frozenset(
-        {"attention_dropout", "encoder_layerdrop", "decoder_layerdrop", "init_std", "classif_dropout"}  # training's
-        | {"classifier_dropout", "extra_pos_embeddings", "num_hidden_layers", "add_bias_logits"}  # never read
+        {"encoder_layerdrop", "decoder_layerdrop", "init_std"}  # training's
+        | {"add_bias_logits", "classif_dropout", "classifier_dropout", "extra_pos_embeddings", "num_hidden_layers"}
     )
     fixed: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "activation_function": tuple(ACTIVATIONS),
@@ -77,6 +78,9 @@ class MarianConfig(Config):
             )
         if self.share_encoder_decoder_embeddings and not self.tie_word_embeddings:
             raise self.refuse("share_encoder_decoder_embeddings without tie_word_embeddings is not implemented")
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise self.refuse(f"{name} = {getattr(self, name)} is not a share between 0 and 1")
         for name in ("pad_token_id", "decoder_start_token_id"):
             if not 0 <= getattr(self, name) < self.decoder_vocab_size:
                 raise self.refuse(f"{name} = {getattr(self, name)} is not in the vocabulary of the decoder")
@@ -197,6 +201,11 @@ class Layer(nn.Module):
     def norm(self) -> nn.LayerNorm:
         return nn.LayerNorm(self.config.d_model, self.config.norm_eps)
 
+    @property
+    def unattended(self) -> float:
+        """The part of the attention that is dropped."""
+        return self.config.attention_dropout if self.training else 0.0
+
     def drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.config.dropout, self.training)
 
@@ -214,7 +223,7 @@ class EncoderLayer(Layer):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         k, v = self.self_attn.keys_values(x)
-        read = self.self_attn.out_proj(attend_all(self.self_attn.queries(x), k, v, mask))
+        read = self.self_attn.out_proj(attend_all(self.self_attn.queries(x), k, v, mask, dropout=self.unattended))
         return self.feed_forward(self.self_attn_layer_norm(x + self.drop(read)))
 
 
@@ -227,7 +236,8 @@ class CrossLayer(Layer):
         self.encoder_attn_layer_norm = self.norm()
 
     def look_up(self, x: Tensor, memory: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        read = self.encoder_attn.out_proj(attend_all(self.encoder_attn.queries(x), *memory, mask))
+        q = self.encoder_attn.queries(x)
+        read = self.encoder_attn.out_proj(attend_all(q, *memory, mask, dropout=self.unattended))
         return self.feed_forward(self.encoder_attn_layer_norm(x + self.drop(read)))
 
 
@@ -347,7 +357,7 @@ class Marian(EncoderDecoder):
 
     def hidden(self, ids: Tensor, cache: Cache | None = None, lengths: Tensor | None = None) -> Tensor:
         assert isinstance(cache, CrossCache)
-        reading = Reading(ids, cache)
+        reading = Reading(ids, cache, dropout=self.config.attention_dropout if self.training else 0.0)
         x = self.embed(self.model.decoder, ids, reading.positions)
         for i, layer in enumerate(self.model.decoder.layers):
             x = layer.look_up(layer(x, reading, i), cache.memory[i], cache.memory_mask)
