@@ -175,7 +175,9 @@ def test_impossible_sizes_are_refused(family, saved):
 @each_family
 def test_what_the_dial_makes_is_a_config_that_is_read_back(family):
     config = config_of(family, 2, 96, 32, eos_token_id=3)
-    assert type(config).from_hf(config.to_hf()) == config
+    again = type(config).from_hf(config.to_hf())
+    assert again.to_hf() == config.to_hf()
+    assert again.maths() == config.maths()
 
 
 @pytest.mark.parametrize(
