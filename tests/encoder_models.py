@@ -2,7 +2,7 @@
 
 import functools
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from qualm.lm.encoder import EncoderLM
 from qualm.models.bert import Bert, BertConfig
@@ -27,6 +27,22 @@ def wordpiece_tokens(vocab_size: int = 300) -> Tokens:
     made.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", ends)
     settings = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
     return Tokens(made, pad="[PAD]", unk="[UNK]", settings=settings)
+
+
+@functools.cache
+def roberta_tokens(vocab_size: int = 400) -> Tokens:
+    """As RoBERTa has it: bytes, <s> text </s>, <s> one </s></s> two </s>, a mask that takes the space before."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    markers = ["<s>", "<pad>", "</s>", "<unk>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=markers, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    made.train_from_iterator(TEXTS * 4, trainer)
+    made.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
+    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True)
+    return Tokens(made, bos="<s>", eos="</s>", pad="<pad>", unk="<unk>", settings={"mask_token": "<mask>"})
 
 
 def tiny_encoder(head: str = "masked", labels: str = "", context: int = 64, seed: int = 0, **config) -> EncoderLM:

@@ -8,15 +8,16 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from encoder_models import tiny_encoder, wordpiece_tokens
+from encoder_models import roberta_tokens, tiny_encoder, wordpiece_tokens
 from qualm.cases import ask
 from qualm.errors import Unsupported, UsageError
 from qualm.lm.base import PSEUDO, Span
-from qualm.lm.encoder import best_answer, merged
+from qualm.lm.encoder import EncoderLM, best_answer, merged
 from qualm.lm.load import load_base
 from qualm.lm.replay import Replay
 from qualm.lm.scoring import windows
 from qualm.lm.wrapped import Wrapped
+from qualm.models.bert import Bert, BertConfig
 from qualm.models.store import save_model
 from qualm.tokens.pairs import join
 from qualm.tokens.tokenizer import Tokens
@@ -278,6 +279,35 @@ def test_a_pair_is_framed_as_the_tokenizer_frames_it():
     framed_pair = join(tokens.tokenizer, tokens.encode(TEXTS[0]), tokens.encode(TEXTS[2]))
     assert (framed_pair.ids, framed_pair.segments) == (made.ids, made.type_ids)
     assert framed_pair.at == made.sequence_ids.index(1)
+
+
+def test_bytes_are_framed_masked_and_tagged_as_roberta_has_it(tmp_path):
+    tokens = roberta_tokens()
+    theirs = tokens.tokenizer
+    for text in ("The <mask> fox", "<mask>", "a<mask> and  <mask>.", "Où est <mask>?"):
+        assert [*tokens.start, *tokens.encode_masked(text), *tokens.end] == theirs.encode(text).ids
+    spelled = tokens.encode_masked("a </s> <mask>")
+    assert (spelled.count(tokens.mask_id), spelled.count(tokens.eos_id)) == (1, 0)
+    made = theirs.encode(TEXTS[0], TEXTS[3])
+    pair = join(theirs, tokens.encode(TEXTS[0]), tokens.encode(TEXTS[3]))
+    assert (pair.ids, pair.segments, pair.at) == (made.ids, made.type_ids, made.sequence_ids.index(1))
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 34}
+    shape |= {"vocab_size": tokens.vocab_size, "pad_token_id": 1, "type_vocab_size": 1, "model_type": "roberta"}
+    lm = EncoderLM(
+        Bert(BertConfig(**shape, head="token", id2label={"0": "N", "1": "V"}, initializer_range=0.3)), tokens
+    )
+    assert lm.context == 32
+    long = "Où est la gare? The quick brown fox jumps. " * 3
+    spans = lm.tag([long])[0]
+    assert "".join(long[s.start : s.end] for s in spans) == long.replace(" ", "")
+    masked = EncoderLM(Bert(BertConfig(**shape, head="masked")), tokens)
+    reference_model = reference(masked, tmp_path)
+    ids = theirs.encode("The quick brown").ids
+    with torch.no_grad():
+        logits = reference_model(torch.tensor([[*ids[:-2], tokens.mask_id, ids[-1]]])).logits[0, len(ids) - 2]
+    assert masked.score([("", "The quick brown")])[0].logprobs[-1] == pytest.approx(
+        float(logits.log_softmax(-1)[ids[-2]]), abs=1e-4
+    )
 
 
 def test_it_is_saved_and_loaded_and_wrapped(tmp_path):
