@@ -20,7 +20,10 @@ def wordpiece_tokens(vocab_size: int = 300) -> Tokens:
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.decoder = decoders.WordPiece()
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=list(MARKERS), initial_alphabet=list("abcdefghijklmnopqrstuvwxyz.,?[]")
+        vocab_size=vocab_size,
+        show_progress=False,
+        special_tokens=list(MARKERS),
+        initial_alphabet=list("abcdefghijklmnopqrstuvwxyz.,?[]"),
     )
     made.train_from_iterator(TEXTS * 4, trainer)
     ends = [(marker, made.token_to_id(marker)) for marker in ("[CLS]", "[SEP]")]
@@ -37,7 +40,10 @@ def roberta_tokens(vocab_size: int = 400) -> Tokens:
     made.decoder = decoders.ByteLevel()
     markers = ["<s>", "<pad>", "</s>", "<unk>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=markers, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        vocab_size=vocab_size,
+        show_progress=False,
+        special_tokens=markers,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     made.train_from_iterator(TEXTS * 4, trainer)
     made.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
