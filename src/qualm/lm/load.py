@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from qualm import registry
 from qualm.errors import InputError, MissingExtra, Unreachable, Unsupported, UsageError
@@ -71,14 +72,12 @@ def load_path(path: Path, name: str = "", cache: Path | None = None) -> Local:
     Raises InputError if tokenizer and weights do not belong together.
     """
     files = path if cache is None or is_own(path) else imported(path, cache)
-    if files.is_dir():
-        about = read_about(files)
-        model, tokens = load_model(files), Tokens.load(files)
+    if files.suffix == ".gguf" and files.is_file():
+        model, tokens, about = load_gguf(path)
     else:
-        about = {}
-        model, tokens = load_gguf(path) if path.suffix == ".gguf" else (load_model(path), None)
+        model, tokens, about = load_model(files), Tokens.load(files), read_about(files)
     kind = next((kind for kind in KINDS_OF_LOCAL if isinstance(model, kind.of)), None)
-    if kind is None or tokens is None:
+    if kind is None:
         raise Unsupported(f"a {model.config.model_type} model is not for text", where=str(path))
     if tokens.vocab_size > model.config.vocab_size:
         raise InputError(
@@ -118,10 +117,13 @@ def imported(path: Path, cache: Path) -> Path:
     return folder
 
 
-def load_gguf(path: Path) -> tuple[Model, Tokens]:
+def load_gguf(path: Path) -> tuple[Model, Tokens, dict[str, Any]]:
+    """The model, its tokenizer, and what there is to know about it, as in qualm.json."""
     config, state, metadata = read_gguf(path)
     tokens = from_metadata(metadata, str(path))
-    return build_model(config, state, str(path)), tokens
+    said = {"name": metadata.get("general.name"), "licence": metadata.get("general.license")}
+    source = {"format": "GGUF", **{key: value for key, value in said.items() if isinstance(value, str)}}
+    return build_model(config, state, str(path)), tokens, {"source": source}
 
 
 def from_hub(spec: str) -> Path:
