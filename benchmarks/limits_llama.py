@@ -3,8 +3,9 @@
     python benchmarks/limits_llama.py [context | windows]
 
 Text: the modules of Python's standard library, a tenth of them held out; 512 tokens learnt from the rest. Models of 3
-layers and 96 channels are trained on rows of 64 tokens, and then read held-out rows of 256 tokens from their start:
-bits a byte by position. The scalings are put on the trained rotary model as it is, with factor 4.
+layers and 96 channels are trained on rows of 64 tokens, and then read held-out rows of 1024 tokens from their start:
+bits a byte by position. The scalings are put on the trained rotary model as it is, with factor 16. "In windows" is the
+same model and the same tokens, of which it is shown the last 32 to 64 only.
 
 Copy: one of 8 symbols, then `distance` tokens of noise, then a question; the answer is the symbol. Models of two layers
 are trained on distances from 1 to 63, with and without a window of 16 tokens.
@@ -30,9 +31,9 @@ from qualm.models.gpt import Gpt, GptConfig
 from qualm.models.llama import Llama, LlamaConfig
 from qualm.tokens.train import train_bpe
 
-DEPTH, TRAINED, READ, ROWS, STEPS = 3, 64, 256, 8, 500
-BINS = (0, 8, 16, 32, 48, 64, 80, 96, 128, 192, 256)
-FACTOR = 4.0
+DEPTH, TRAINED, READ, ROWS = 3, 64, 1024, 8
+BINS = (0, 16, 32, 48, 64, 80, 96, 128, 256, 512, 1024)
+FACTOR = READ / TRAINED
 SCALINGS: Mapping[str, dict[str, Any] | None] = {
     "rotary, no scaling": None,
     "rotary, linear": {"rope_type": "linear", "factor": FACTOR},
@@ -70,24 +71,34 @@ def library() -> tuple[list[str], list[str]]:
     return [f.read_text() for f in files if f not in held], [f.read_text() for f in sorted(held)]
 
 
-def bits_by_position(model: Any, rows: Tensor, bytes_per_token: float) -> list[float]:
-    """Bits a byte of the tokens of each of BINS; a position is that of the token read last. NaN: beyond the table."""
-    with torch.no_grad():
-        found = []
-        for ids in rows.split(4):
-            logits = model(ids[:, :-1])
-            found.append(F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none"))
-    nats = torch.cat(found)  # (B, T)
-    bins = [nats[:, a:b] for a, b in pairwise(BINS)]
-    return [float(part.mean()) / math.log(2) / bytes_per_token if part.numel() else math.nan for part in bins]
+@torch.no_grad()
+def nats(model: Any, rows: Tensor) -> Tensor:
+    """Nats of each token after the first, (B, T - 1)."""
+    parts = [F.cross_entropy(model(ids[:, :-1]).transpose(1, 2), ids[:, 1:], reduction="none") for ids in rows.split(2)]
+    return torch.cat(parts)
 
 
-def context(steps: int) -> None:
+def nats_in_windows(model: Any, rows: Tensor) -> Tensor:
+    """The same by windows of TRAINED tokens, half overlapping: all but the first 32 are read after 32 to 63 others."""
+    half = TRAINED // 2
+    found = [nats(model, rows[:, : TRAINED + 1])]
+    for start in range(half, rows.shape[1] - TRAINED, half):
+        found.append(nats(model, rows[:, start : start + TRAINED + 1])[:, half:])
+    return torch.cat(found, 1)
+
+
+def line(label: str, found: Tensor, bytes_per_token: float) -> None:
+    """Bits a byte of the tokens of each of BINS; a position is that of the token read last. "-": beyond the table."""
+    means = [float(found[:, a:b].mean()) / math.log(2) / bytes_per_token for a, b in pairwise(BINS)]
+    print(f"| {label} | " + " | ".join("-" if value != value else f"{value:.2f}" for value in means) + " |")
+
+
+def context(steps: int = 1000) -> None:
     train_texts, held_texts = library()
     tokens = train_bpe(train_texts, 512)
     ids = torch.tensor([i for text in train_texts for i in tokens.encode(text)])
     held = [torch.tensor(tokens.encode(text)) for text in held_texts]
-    rows = torch.cat([text[: len(text) // (READ + 1) * (READ + 1)].view(-1, READ + 1) for text in held])[:200]
+    rows = torch.cat([text[: len(text) // (READ + 1) * (READ + 1)].view(-1, READ + 1) for text in held])[::4][:48]
     per_token = sum(len(text.encode()) for text in held_texts) / sum(map(len, held))
     print(f"{len(train_texts)} modules, {len(ids):,} tokens; {len(rows)} rows of {READ}; {per_token:.2f} bytes a token")
 
@@ -108,9 +119,8 @@ def context(steps: int) -> None:
         seconds = train(model, batch, steps, 3e-3)
         print(f"trained {name}: {model.config.parameters:,} weights, {steps} steps, {seconds:.0f} s", file=sys.stderr)
         for label, subject in as_scaled(name, model).items():
-            most = TRAINED if name == "learned" else READ
-            told = bits_by_position(subject, rows[:, : most + 1], per_token)
-            print(f"| {label} | " + " | ".join("-" if value != value else f"{value:.2f}" for value in told) + " |")
+            line(label, nats(subject, rows[:, : TRAINED + 1] if name == "learned" else rows), per_token)
+        line(f"{name}, in windows", nats_in_windows(model, rows), per_token)
 
 
 def as_scaled(name: str, model: Any) -> dict[str, Decoder]:
@@ -143,7 +153,7 @@ def copying(source: torch.Generator) -> tuple[Tensor, Tensor]:
     return ids, targets
 
 
-def windows(steps: int) -> None:
+def windows(steps: int = 500) -> None:
     print("| distance | " + " | ".join(map(str, ASKED)) + " |")
     for window in (None, WINDOW):
         config = LlamaConfig(SYMBOLS + NOISE + 1, 64, 256, 2, 2, initializer_range=0.125)
@@ -169,4 +179,4 @@ def windows(steps: int) -> None:
 if __name__ == "__main__":
     for part in (windows, context):
         if sys.argv[1:] in ([], [part.__name__]):
-            part(STEPS)
+            part()
