@@ -143,7 +143,7 @@ def test_a_hub_id_is_asked_of_the_hub_and_no_code_is_taken(saved, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     lm = load_base("someone/tiny@main")
     assert (lm.name, asked["name"], asked["revision"]) == ("someone/tiny@main", "someone/tiny", "main")
-    assert asked["allow_patterns"] == ["*.safetensors", "*.json", "*.jinja"]
+    assert asked["allow_patterns"] == ["*.safetensors", "*.json", "*.jinja", "*.spm"]
 
 
 def test_a_hub_that_does_not_answer_is_told(monkeypatch):
