@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from qualm.errors import InputError
 from qualm.lm.base import Sampling
@@ -94,16 +93,9 @@ def test_long_texts_are_read_in_blocks(monkeypatch):
     same(model(ids), whole)
 
 
-def test_counts_are_those_of_the_weights_and_of_the_products():
+def test_parameters_are_counted():
     model = made()
     assert model.config.parameters == parameters(model)
-    with FlopCounterMode(display=False) as counter:
-        model.output(torch.zeros(9, model.config.read))
-        model.attention(torch.zeros(9 * 8, model.config.read))
-        for rnn, inputs in ((model.rnn_1, 10), (model.rnn_2, 12)):
-            torch.zeros(9 * 8, inputs) @ rnn.weight_ih_l0.T
-            torch.zeros(9 * 8, 12) @ rnn.weight_hh_l0.T
-    assert model.config.flops(9) == counter.get_total_flops()
 
 
 def test_it_comes_back_from_disk_in_floats_and_in_8_bits(tmp_path):
