@@ -60,7 +60,7 @@ def test_logits_are_the_programs(tmp_path, shared):
     with torch.no_grad():
         ours = lm.model.double()(torch.tensor([ids]))[0].numpy()
     assert (
-        np.abs(ours - llama_logits(ids, llama_parts(shared))).max() < 1e-6
+        np.abs(ours - llama_logits(ids, llama_parts(shared))).max() < 1e-5  # the angles are float32
     )  # the weights are float32, their products are not
 
 
