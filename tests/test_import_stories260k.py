@@ -59,9 +59,8 @@ def test_logits_are_the_programs(tmp_path, shared):
     ids = lm.tokens.encode_prompt("the other and\nthe hello")
     with torch.no_grad():
         ours = lm.model.double()(torch.tensor([ids]))[0].numpy()
-    assert (
-        np.abs(ours - llama_logits(ids, llama_parts(shared))).max() < 1e-5  # the angles are float32
-    )  # the weights are float32, their products are not
+    difference = np.abs(ours - llama_logits(ids, llama_parts(shared))).max()
+    assert difference < 1e-5  # the angles are float32
 
 
 @pytest.mark.parametrize("text", TEXTS)
