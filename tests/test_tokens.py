@@ -9,7 +9,7 @@ import pytest
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models
 
 from qualm.errors import InputError, UsageError
 from qualm.tokens.detokenizer import WindowDetokenizer
@@ -258,3 +258,11 @@ def test_a_unigram_vocabulary_takes_spelled_control_tokens_for_text():
     tokens = Tokens(made, eos="</s>", pad="<pad>")
     assert tokens.encode("a</s>a") == [3, 4, 5, 6, 7, 3]
     assert tokens.encode("a</s>a", special=True) == [3, 1, 3]
+
+
+def test_a_silent_token_does_not_swallow_the_space_after_it():
+    made = Tokenizer(models.Unigram([("<pad>", 0.0), ("<unk>", 0.0), ("▁a", -1.0)], 1, False))
+    made.add_special_tokens(["<pad>"])
+    made.decoder = decoders.Metaspace()
+    detokenizer = Tokens(made, pad="<pad>").detokenizer()
+    assert [detokenizer.push(i) for i in (2, 0, 2, *[0] * 20, 2)] == ["a", "", " a", *[""] * 20, " a"]

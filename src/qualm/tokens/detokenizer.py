@@ -67,7 +67,8 @@ class WindowDetokenizer:
         if text.endswith(BROKEN) and len(self.ids) - self.read < HELD:
             return ""
         piece = text[len(self.out) :]
-        self.ids = self.ids[self.read :]  # the ids just read are the next one's context
+        if piece or len(self.ids) > 4 * HELD:
+            self.ids = self.ids[self.read :]  # the ids just read are the next one's context; silent ones are none
         self.read = len(self.ids)
         self.out = self.decode(self.ids)
         return piece
