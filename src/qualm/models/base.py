@@ -32,7 +32,7 @@ unsloth_version use_bfloat16 use_cache
 HARMLESS = frozenset(_HARMLESS.split())  # keys of config.json that do not change the logits
 _NOT_MATHS = """
 activation_dropout attention_dropout attention_probs_dropout_prob attn_pdrop bos_token_id classifier_dropout
-decoder_start_token_id dropout dropout_rate embd_pdrop eos_token_id hidden_dropout_prob initializer_factor
+dropout dropout_rate embd_pdrop eos_token_id hidden_dropout_prob initializer_factor
 initializer_range max_position_embeddings pad_token_id recurrent_dropout resid_pdrop
 """
 NOT_MATHS = frozenset(_NOT_MATHS.split())  # keys that do not change the logits of given ids
