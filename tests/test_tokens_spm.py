@@ -129,6 +129,12 @@ def test_pieces_that_are_not_for_text_are_not_cut_from_it(tmp_path):
     assert tokens.decode(tokens.encode("the world")) == "the world"
 
 
+def test_no_join_makes_a_control_token(tmp_path):
+    pieces = [*PIECES, ("</", -1.0, NORMAL), ("s>", -1.1, NORMAL)]
+    tokens = tokens_of(tmp_path, pieces, trainer=field(3, 2))
+    assert [pieces[token.id][0] for token in tokens.tokenizer.model.tokenize("</s>")] == ["</", "s>"]
+
+
 def test_a_file_that_is_cut_off_or_damaged_is_refused(tmp_path):
     whole, file = written_spm(PIECES, trainer=field(3, 1)), tmp_path / "it.spm"
     for size in range(0, len(whole) - 1, 7):
