@@ -37,6 +37,7 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 SCHEMA = "qualm.model/1"  # of qualm.json
 INT8 = "qualm-int8"
 KINDS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64", torch.int8: "I8"}
+TIED = ("weight", "weight_scale")  # what a tied module shares; a bias stays its own
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".th", ".mar"}
 
 
@@ -159,9 +160,9 @@ def bytes_of(model: Model) -> int:
 
 def _own(model: Model) -> dict[str, Tensor]:
     """The weights on the CPU, without those shared with another module."""
-    shared = tuple(f"{name}." for name in model.ties)
+    shared = {f"{name}.{key}" for name in model.ties for key in TIED}
     state = model.state_dict()
-    return {name: t.detach().cpu().contiguous() for name, t in state.items() if not name.startswith(shared)}
+    return {name: t.detach().cpu().contiguous() for name, t in state.items() if name not in shared}
 
 
 def _shards(state: dict[str, Tensor], limit: int) -> list[dict[str, Tensor]]:
@@ -287,7 +288,7 @@ def _missing_bytes(path: Path) -> int:
 def _tie(model: Model, state: dict[str, Tensor], where: str) -> None:
     """Give tied modules the tensors of their source. Raises InputError if the file holds other ones for them."""
     for name, source in model.ties.items():
-        for key in ("weight", "weight_scale"):
+        for key in TIED:
             own, shared = state.get(f"{name}.{key}"), state.get(f"{source}.{key}")
             if shared is None:
                 continue
