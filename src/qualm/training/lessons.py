@@ -186,7 +186,7 @@ class Pairs(Lesson):
         end = [] if self.tokens.eos_id is None else [self.tokens.eos_id]
         if self.under:
             source = self.shortened(self.tokens.encode_source(prompt), self.length)
-            return {"ids": source, "labels": self.shortened([*self.tokens.encode(answer), *end], self.length)}
+            return {"ids": source, "labels": self.shortened([*self.tokens.encode_target(answer), *end], self.length)}
         ids, first = self.tokens.encode_pair(prompt, answer)
         ids = self.shortened([*ids, *end], self.length + 1)
         return next_of(ids, [i >= first for i in range(len(ids))])
