@@ -6,7 +6,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -369,10 +369,3 @@ def measured(pair: Pair) -> dict[str, float | None]:
 def scale(pair: Pair) -> float:
     """The standard deviation of the logits."""
     return logits_of(read_by_them(pair.theirs, pair.whole)).std().item()
-
-
-def with_rows(pair: Pair, rows: Sequence[Sequence[int]]) -> Pair:
-    """The same models put to these texts."""
-    ids, lengths = padded(rows, torch.device("cpu"))
-    short = min(map(len, rows))
-    return replace(pair, whole=Texts(ids[:, :short]), padded=Texts(ids, lengths))
