@@ -122,7 +122,7 @@ def save_model(model: Model, path: Path | str, shard_bytes: int = 5_000_000_000)
     names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
     names = names if len(shards) > 1 else [WEIGHTS]
     for name, shard in zip(names, shards, strict=True):
-        _write_tensors(path / name, shard)
+        write_tensors(path / name, shard)
     if len(shards) > 1:
         weight_map = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
         write_json(path / INDEX, {"metadata": {"total_size": bytes_of(model)}, "weight_map": weight_map})
@@ -149,8 +149,8 @@ def weights_hash(model: Model) -> str:
 
 
 def parameters(model: Model) -> int:
-    """How many weights, tied ones once; scales of 8-bit weights are not counted."""
-    return sum(t.numel() for name, t in _own(model).items() if not name.endswith(".weight_scale"))
+    """How many weights, tied ones once; scales (of 8-bit weights, of adapters) are not counted."""
+    return sum(t.numel() for name, t in _own(model).items() if not name.endswith("_scale"))
 
 
 def bytes_of(model: Model) -> int:
@@ -177,7 +177,7 @@ def _shards(state: dict[str, Tensor], limit: int) -> list[dict[str, Tensor]]:
     return shards
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A safetensors file, straight from the weights: length of the header, header, bytes."""
     ends = list(accumulate((t.numel() * t.element_size() for t in tensors.values()), initial=0))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -236,7 +236,7 @@ def _pickle(path: Path) -> InputError:
 
 def _read_folder(path: Path) -> dict[str, Tensor]:
     if (path / WEIGHTS).is_file():
-        return _read_tensors(path / WEIGHTS)
+        return read_tensors(path / WEIGHTS)
     index = read_json(path / INDEX)
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
@@ -247,7 +247,7 @@ def _read_folder(path: Path) -> dict[str, Tensor]:
             raise InputError(f"names a file outside its folder: {name!r}", where=str(path / INDEX), then="mend it")
         if not (path / name).is_file():
             raise InputError("this shard is missing", where=str(path / name), then="take it from the checkpoint again")
-        state |= _read_tensors(path / name)
+        state |= read_tensors(path / name)
     lost = sorted(set(places) - set(state))
     if lost:
         raise InputError(
@@ -256,7 +256,7 @@ def _read_folder(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
