@@ -10,15 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from qualm.cases import Prompt
 from qualm.errors import InputError, QualmError
 from qualm.files import hash_json
-from qualm.lm.base import LM, Answer, Card, Completion, Sampling, Scored, Span
-
-if TYPE_CHECKING:
-    import numpy as np
+from qualm.lm.base import LM, Card, Completion, Sampling, Scored
+from qualm.lm.wrapped import Passing
 
 CHUNK = 256  # prompts or pairs asked and written at once: what a kill can lose
 
@@ -27,7 +25,7 @@ Thing = TypeVar("Thing")
 Said = TypeVar("Said", Completion, Scored)
 
 
-class Replay(LM):
+class Replay(Passing):
     """`inner` with its answers kept in `folder`.
 
     Prompts are taken in chunks in the order given, and only those of a chunk are asked that are not on disk, each
@@ -71,21 +69,6 @@ class Replay(LM):
 
     def stream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Iterator[str]:
         return self.inner.stream(prompt, sampling)
-
-    def embed(self, texts: Sequence[str]) -> "np.ndarray":
-        return self.inner.embed(texts)
-
-    def classify(self, texts: Sequence[str]) -> list[dict[str, float]]:
-        return self.inner.classify(texts)
-
-    def tag(self, texts: Sequence[str]) -> list[list[Span]]:
-        return self.inner.tag(texts)
-
-    def answer(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
-        return self.inner.answer(pairs)
-
-    def fill(self, texts: Sequence[str], top: int = 5) -> list[list[dict[str, float]]]:
-        return self.inner.fill(texts, top)
 
     def _answer(self, things: Sequence[Thing], kind: "Kind[Thing, Said]") -> list[Said]:
         shelf, answers = self._shelf(), []

@@ -10,7 +10,28 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-class Wrapped(LM):
+class Passing(LM):
+    """Passes what an encoder's head gives on from `inner`."""
+
+    inner: LM
+
+    def embed(self, texts: Sequence[str]) -> "np.ndarray":
+        return self.inner.embed(texts)
+
+    def classify(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        return self.inner.classify(texts)
+
+    def tag(self, texts: Sequence[str]) -> list[list[Span]]:
+        return self.inner.tag(texts)
+
+    def answer(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
+        return self.inner.answer(pairs)
+
+    def fill(self, texts: Sequence[str], top: int = 5) -> list[list[dict[str, float]]]:
+        return self.inner.fill(texts, top)
+
+
+class Wrapped(Passing):
     """Passes everything on to `inner`; a subclass changes what it is for.
 
     `by` is the repr of what was put around it: it enters the card and so the hash, so that answers of the
@@ -32,18 +53,3 @@ class Wrapped(LM):
     def stream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Iterator[str]:
         """A wrapper that rewrites answers cannot let them out early: whole answers unless a subclass can do better."""
         yield self.generate([prompt], sampling)[0].text
-
-    def embed(self, texts: Sequence[str]) -> "np.ndarray":
-        return self.inner.embed(texts)
-
-    def classify(self, texts: Sequence[str]) -> list[dict[str, float]]:
-        return self.inner.classify(texts)
-
-    def tag(self, texts: Sequence[str]) -> list[list[Span]]:
-        return self.inner.tag(texts)
-
-    def answer(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
-        return self.inner.answer(pairs)
-
-    def fill(self, texts: Sequence[str], top: int = 5) -> list[list[dict[str, float]]]:
-        return self.inner.fill(texts, top)

@@ -97,9 +97,7 @@ class BertConfig(Config):
         self._derive()
         self.check_sizes("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         self.check_sizes("max_position_embeddings", "num_labels")
-        for key in (*DROPOUTS, "classifier_dropout"):
-            if not 0 <= (getattr(self, key) or 0.0) < 1:
-                raise self.refuse(f"{key} = {getattr(self, key)} is no share below 1")
+        self.check_shares(*DROPOUTS, "classifier_dropout")
         if self.hidden_size % self.num_attention_heads:
             heads = self.num_attention_heads
             raise self.refuse(f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {heads}")

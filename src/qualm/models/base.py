@@ -161,6 +161,12 @@ class Config(ABC):
             if not 1 <= getattr(self, name) <= LARGEST:
                 raise self.refuse(f"{name} = {getattr(self, name)} is not between 1 and {LARGEST}")
 
+    def check_shares(self, *names: str) -> None:
+        """Raises InputError if one, of what is dropped in training, is not at least 0 and below 1; None is no share."""
+        for name in names:
+            if not 0 <= (getattr(self, name) or 0.0) < 1:
+                raise self.refuse(f"{name} = {getattr(self, name)} is no share below 1")
+
 
 def _fits(value: Any, hint: Any) -> bool:
     if isinstance(hint, UnionType):

@@ -58,9 +58,7 @@ class GptConfig(Config):
         self.check_sizes("n_inner")
         if self.activation_function not in ACTIVATIONS:
             raise self.refuse(f"activation_function {self.activation_function!r} is none of {', '.join(ACTIVATIONS)}")
-        for name in DROPOUTS:
-            if not 0 <= getattr(self, name) < 1:
-                raise self.refuse(f"{name} = {getattr(self, name)} is no share below 1")
+        self.check_shares(*DROPOUTS)
 
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any], where: str = "config.json") -> Self:

@@ -137,8 +137,7 @@ class LlamaConfig(Config):
             raise self.refuse(f"sliding_window = {self.sliding_window} is not positive")
         if self.rope_theta <= 1:
             raise self.refuse(f"rope_theta = {self.rope_theta} is not above 1")
-        if not 0 <= self.attention_dropout < 1:
-            raise self.refuse(f"attention_dropout = {self.attention_dropout} is no share below 1")
+        self.check_shares("attention_dropout")
         for option in fields(self):
             foreign = option.name in OPTIONAL - self.kind.keys
             if foreign and getattr(self, option.name) != option.default:

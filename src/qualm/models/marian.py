@@ -78,9 +78,7 @@ class MarianConfig(Config):
             )
         if self.share_encoder_decoder_embeddings and not self.tie_word_embeddings:
             raise self.refuse("share_encoder_decoder_embeddings without tie_word_embeddings is not implemented")
-        for name in ("dropout", "attention_dropout", "activation_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise self.refuse(f"{name} = {getattr(self, name)} is not a share between 0 and 1")
+        self.check_shares("dropout", "attention_dropout", "activation_dropout")
         for name in ("pad_token_id", "decoder_start_token_id"):
             if not 0 <= getattr(self, name) < self.decoder_vocab_size:
                 raise self.refuse(f"{name} = {getattr(self, name)} is not in the vocabulary of the decoder")

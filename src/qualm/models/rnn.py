@@ -56,9 +56,7 @@ class RnnConfig(Config):
                 f"projection_size = {self.projection_size} is not embedding_size {self.embedding_size}, "
                 "and tie_word_embeddings is true"
             )
-        for name in ("embd_pdrop", "hidden_dropout_prob", "recurrent_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise self.refuse(f"{name} = {getattr(self, name)} is not between 0 and 1")
+        self.check_shares("embd_pdrop", "hidden_dropout_prob", "recurrent_dropout")
 
     @property
     def architecture(self) -> str:

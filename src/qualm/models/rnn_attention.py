@@ -45,9 +45,7 @@ class RnnAttentionConfig(Config):
             raise self.refuse(f"hidden_size = {self.hidden_size} is odd, and the encoder's two directions halve it")
         if not 0 <= self.decoder_start_token_id < self.vocab_size:
             raise self.refuse(f"decoder_start_token_id = {self.decoder_start_token_id} is not in the vocabulary")
-        for name in ("embd_pdrop", "hidden_dropout_prob", "recurrent_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise self.refuse(f"{name} = {getattr(self, name)} is not between 0 and 1")
+        self.check_shares("embd_pdrop", "hidden_dropout_prob", "recurrent_dropout")
 
     @property
     def architecture(self) -> str:

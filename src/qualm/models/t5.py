@@ -71,6 +71,7 @@ class T5Config(Config):
             object.__setattr__(self, "scale_decoder_outputs", self.model_type == "t5" and self.tie_word_embeddings)
         self.check_sizes("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads")
         self.check_sizes("inner", "relative_attention_num_buckets", "relative_attention_max_distance", "n_positions")
+        self.check_shares("dropout_rate")
         near = self.relative_attention_num_buckets // 2
         wrong = {
             "model_type": self.model_type not in self.model_types,
@@ -79,7 +80,6 @@ class T5Config(Config):
             "relative_attention_num_buckets": near < 2,
             "relative_attention_max_distance": self.relative_attention_max_distance <= near,
             "decoder_start_token_id": not 0 <= self.decoder_start_token_id < self.vocab_size,
-            "dropout_rate": not 0 <= self.dropout_rate < 1,
         }
         for key, is_wrong in wrong.items():
             if is_wrong:
