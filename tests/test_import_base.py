@@ -1,6 +1,5 @@
 """Importing at large: each format found by its files alone, converted once, kept whole, told from the rest."""
 
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -108,12 +107,11 @@ def test_a_folder_of_pickles_is_still_refused_as_such(tmp_path):
 
 
 def test_a_plug_in_comes_in_by_the_same_door(tmp_path, monkeypatch):
-    entry = EntryPoint("marked", "test_import_base:Marked", "qualm.importers")
-
-    def found(group: str, name: str = "") -> list[EntryPoint]:
-        return [entry] if group == "qualm.importers" and name in ("", "marked") else []
-
-    monkeypatch.setattr(registry, "entry_points", found)
+    package = tmp_path / "site" / "marked-1.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: marked\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[qualm.importers]\nmarked = test_import_base:Marked\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "MARK").touch()
     assert load_base(tmp_path / "x", cache=tmp_path / CACHE).card == tiny_local().card

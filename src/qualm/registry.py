@@ -4,9 +4,11 @@ Installed plug-ins come in by the same door, through the entry point groups `qua
 """
 
 import pkgutil
+import sys
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 
 from qualm.errors import UsageError
 
@@ -20,13 +22,14 @@ def names(kind: str) -> list[str]:
     """
     folder = import_module(f"qualm.{kind}").__path__
     own = [m.name for m in pkgutil.iter_modules(folder) if m.name not in NOT_NAMES and not m.name.startswith("_")]
-    return sorted({*own, *(entry.name for entry in entry_points(group=f"qualm.{kind}"))})
+    return sorted({*own, *(entry.name for entry in _plugins(f"qualm.{kind}"))})
 
 
 def find(kind: str, name: str) -> type:
     """The class behind a name. Raises UsageError with the nearest name if there is none."""
-    for entry in entry_points(group=f"qualm.{kind}", name=name):
-        return entry.load()
+    for entry in _plugins(f"qualm.{kind}"):
+        if entry.name == name:
+            return entry.load()
     known = names(kind)
     if name not in known:
         near = get_close_matches(name, known, 1)
@@ -35,3 +38,13 @@ def find(kind: str, name: str) -> type:
     module = import_module(f"qualm.{kind}.{name}")
     wanted = name.replace("_", "")
     return next(thing for word, thing in vars(module).items() if word.lower() == wanted and isinstance(thing, type))
+
+
+def _plugins(group: str) -> EntryPoints:
+    return _entry_points(tuple(sys.path)).select(group=group)
+
+
+@cache
+def _entry_points(path: tuple[str, ...]) -> EntryPoints:
+    """Those of all packages on the import path, whose files are looked through once."""
+    return entry_points()
