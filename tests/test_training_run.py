@@ -174,3 +174,14 @@ def test_an_objective_that_does_not_go_with_the_family_is_refused(tmp_path):
 def test_a_family_that_there_is_not_is_refused(tmp_path):
     with pytest.raises(UsageError, match="did you mean 'llama'"):
         train(tmp_path / "nowhere", tmp_path / "model", replace(RECIPE, family="lama"))
+
+
+def test_keys_and_dropout_go_into_the_config(text, tmp_path):
+    recipe = replace(RECIPE, family="rnn", keys={"cell": "gru", "num_hidden_layers": "1"}, dropout=0.2)
+    train(text, tmp_path / "model", replace(recipe, train=replace(SETTINGS, steps=2)))
+    config = load_model(tmp_path / "model").config
+    assert (config.cell, config.num_hidden_layers) == ("gru", 1)
+    assert config.embd_pdrop == config.hidden_dropout_prob == config.recurrent_dropout == 0.2
+    for keys, said in (({"cel": "gru"}, "key 'cel' is not known.*did you mean 'cell'"), ({"cell": "x"}, "cell = 'x'")):
+        with pytest.raises(InputError, match=said):
+            train(text, tmp_path / "other", replace(recipe, keys=keys))

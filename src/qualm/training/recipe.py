@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+from qualm.errors import UsageError
 from qualm.training.settings import TrainSettings, TuneSettings
 
 
@@ -15,6 +17,8 @@ class Making:
         family: See qualm list models.
         objective: What is to be told of a text: next (the next token), stateful (the same, by a recurrent model that
             reads on from batch to batch), masked (hidden tokens), spans (hidden spans); else what suits the family.
+        dropout: The share that is dropped in training, at every place where the family drops anything.
+        keys: Keys of config.json that are to be otherwise than the dial has them, such as cell=gru.
         length: Tokens that the model sees at once.
         vocab: Tokens of the tokenizer that is learnt; 0 for as many as suit the size.
         tokenizer: A folder with a tokenizer to use in place of learning one.
@@ -27,6 +31,8 @@ class Making:
     size: int | str = "tiny"
     family: str = "llama"
     objective: str = ""
+    dropout: float = 0.0
+    keys: dict[str, str] = field(default_factory=dict)
     length: int = 128
     vocab: int = 0
     tokenizer: Path | None = None
@@ -48,19 +54,58 @@ class Recipe(Making):
 
 
 @dataclass(frozen=True)
+class Lora:
+    """An adapter of this rank; `alpha` / `rank` scales what it adds (0: twice the rank), `dora` learns lengths besides.
+
+    `targets` are endings of the names of linear layers; none stands for all inside.
+    """
+
+    rank: int
+    alpha: float = 0.0
+    dora: bool = False
+    targets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Lessons:
     """The fields of a tuning that are about what is taught.
 
     Attributes:
         task: What is taught, by columns: classify (text, label), tag (tokens, tags), qa (question, context, answers),
-            seq2seq (prompt, completion) or chat (messages).
+            seq2seq (prompt, completion), chat (messages) or prefer (prompt, chosen, rejected).
         length: Tokens of an example at most; 0 for as many as the model can look at, up to 512.
         held_out: The share of rows to validate on, if the data brings none.
+        preference: The loss of prefer: dpo, or ipo, which does not run away where the better answer is always the same.
+        beta: Of prefer, how dear it is to depart from the model that was given.
+        lora: The rank of an adapter; 0 to change the model itself.
+        alpha: Of an adapter: what it adds is scaled by alpha / rank; 0 for twice the rank.
+        dora: Whether the adapter also learns how long the rows of a matrix are.
+        targets: The linear layers that get an adapter, by the ends of their names; by default all but heads.
+        merge: Write a whole model in place of an adapter.
     """
 
     task: str
     length: int = 0
     held_out: float = 0.1
+    preference: Literal["dpo", "ipo"] = "dpo"
+    beta: float = 0.1
+    lora: int = 0
+    alpha: float = 0.0
+    dora: bool = False
+    targets: tuple[str, ...] = ()
+    merge: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("lora", "alpha", "beta"):
+            if getattr(self, name) < 0 or (name == "beta" and not self.beta):
+                raise UsageError(f"must be above 0, not {getattr(self, name)}", where=name)
+        for name in ("alpha", "dora", "targets", "merge"):
+            if getattr(self, name) and not self.lora:
+                raise UsageError("is for an adapter, and none is asked for", where=name, then="say --lora 8")
+
+    @property
+    def adapter(self) -> Lora | None:
+        return Lora(self.lora, self.alpha, self.dora, self.targets) if self.lora else None
 
 
 @dataclass(frozen=True)

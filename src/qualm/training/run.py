@@ -25,7 +25,7 @@ from qualm.tokens.train import train_bpe
 from qualm.training.loop import Hooks, Result, fit
 from qualm.training.objectives import objective_of
 from qualm.training.recipe import Recipe
-from qualm.training.size import build, depth_of, vocab_of
+from qualm.training.size import config_of, depth_of, made, vocab_of, with_keys
 
 ENOUGH, OFTEN = 20, 4  # tokens a parameter (Hoffmann et al. 2022); passes over the text (Muennighoff et al. 2023)
 
@@ -108,7 +108,8 @@ def _model(recipe: Recipe, tokens: Tokens) -> Model:
     special = {"bos_token_id": tokens.bos_id, "eos_token_id": tokens.eos_id, "pad_token_id": tokens.pad_id}
     vocab = recipe.vocab or (tokens.vocab_size if recipe.tokenizer else 0)
     depth = depth_of(recipe.size, recipe.family, vocab, recipe.length)
-    return build(recipe.family, depth, tokens.vocab_size, recipe.length, recipe.train.seed, **special)
+    config = config_of(recipe.family, depth, tokens.vocab_size, recipe.length, **special)
+    return made(recipe.family, with_keys(config, recipe.keys, recipe.dropout), recipe.train.seed)
 
 
 def _duration(recipe: Recipe, count: int, rows: int) -> Recipe:

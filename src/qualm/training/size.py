@@ -3,6 +3,9 @@
 What the dial turns is the depth: every family's `Config.sized` says what follows from it.
 """
 
+import json
+from collections.abc import Mapping
+from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
@@ -12,6 +15,11 @@ from qualm.models.base import Config, Model
 
 DEPTHS = {"tiny": 4, "small": 8, "medium": 12, "large": 16}
 DEEPEST = 64
+_DROPOUTS = """
+activation_dropout attention_dropout attention_probs_dropout_prob attn_pdrop dropout dropout_rate embd_pdrop
+hidden_dropout_prob recurrent_dropout resid_pdrop
+"""
+DROPOUTS = frozenset(_DROPOUTS.split())  # keys of config.json
 
 
 def vocab_of(depth: int) -> int:
@@ -48,9 +56,31 @@ def depth_of(size: str | int, family: str = "llama", vocab: int = 0, length: int
     return min(counts, key=lambda depth: abs(counts[depth] - size))
 
 
+def with_keys(config: Config, keys: Mapping[str, str], dropout: float = 0.0) -> Config:
+    """The config with other values of these keys, in JSON or as plain words, and of all its dropouts.
+
+    Raises InputError for a key that the family has not, or a value that it cannot take.
+    """
+    if not keys and not dropout:
+        return config
+    shares = {f.name: dropout for f in fields(config) if f.name in DROPOUTS} if dropout else {}
+    return type(config).from_hf({**config.to_hf(), **shares, **{k: _value(v) for k, v in keys.items()}}, "keys")
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def build(family: str, depth: int, vocab: int = 0, length: int = 128, seed: int = 0, **ids: Any) -> Model:
     """The model that `config_of` describes, with the random weights of this seed."""
-    config = config_of(family, depth, vocab, length, **ids)
+    return made(family, config_of(family, depth, vocab, length, **ids), seed)
+
+
+def made(family: str, config: Config, seed: int) -> Model:
+    """The model of a config, with the random weights of this seed."""
     kind: type[Model] = registry.find("models", family)
     model = kind(config)
     model.init_weights(seed)
