@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ USUAL, ENOUGH = 32, 8  # losses remembered to tell a spike by, and how many it t
 MOST_NAMED = 8  # rows of a batch that are named
 NATS = 5.0  # a loss is no spike unless it is so much above the usual one
 GUARDS = ("threads", "strict")  # settings that do not decide the result of a step
+SAID = {"world_size": "--nproc", "threads": "--threads"}  # how a person says it
 
 Row = Mapping[str, Any]
 
@@ -83,9 +84,13 @@ def fit(
     full, or after three updates in a row whose loss or gradient is not finite; Stopped when asked to stop.
     """
     with ExitStack() as stack:
-        stack.enter_context(_own_torch_state(model, settings))
-        places = stack.enter_context(Checkpoints(folder, hooks.on_event)) if folder else None
-        run = _Run(model, data, loss, settings, hooks)
+        ranks = Ranks(next(model.parameters()).device)
+        hooks = hooks if ranks.first else replace(hooks, on_step=_silent, on_event=_silent)
+        stack.enter_context(_own_torch_state(model, settings, ranks))
+        places = Checkpoints(folder, hooks.on_event) if folder else None
+        if places and ranks.first:
+            stack.enter_context(places)
+        run = _Run(model, data, loss, settings, hooks, ranks)
         if places:
             run.open(places)
             stack.callback(run.close)
@@ -94,12 +99,16 @@ def fit(
         return run.end()
 
 
+def _silent(said: object) -> None:
+    """What all processes but the first have to say."""
+
+
 @contextmanager
-def _own_torch_state(model: nn.Module, settings: TrainSettings) -> Iterator[None]:
+def _own_torch_state(model: nn.Module, settings: TrainSettings, ranks: Ranks) -> Iterator[None]:
     """Seed, thread count and training mode as the run needs them; the caller's come back afterwards."""
     device, threads, training = next(model.parameters()).device, torch.get_num_threads(), model.training
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(settings.seed)
+        torch.manual_seed(ranks.seed(settings.seed))
         if settings.threads:
             torch.set_num_threads(settings.threads)
         model.train()
@@ -117,6 +126,7 @@ class _Run:
     loss: Loss
     settings: TrainSettings
     hooks: Hooks
+    ranks: Ranks
     progress: Progress = field(default_factory=Progress)
     places: Checkpoints | None = None
     metrics: Metrics | None = None
@@ -129,9 +139,10 @@ class _Run:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         if not self.parameters:
             raise InputError("the model has no weight that may change")
-        self.ranks = Ranks()
         self.total = s.total(len(self.data))
         self.peak = rate_for(sum(p.numel() for p in self.model.parameters())) if s.lr is None else s.lr
+        if s.batch < self.ranks.size:
+            self.hooks.on_event(f"{self.ranks.size} processes share batches of {s.batch} rows: some have none")
         self.draw = Draw(self.data, s.batch, s.accumulate, s.seed)
         self.device = self.parameters[0].device
         self.optimiser = optimiser(self.model, s, self.peak)
@@ -149,12 +160,14 @@ class _Run:
             "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__, "world_size": self.ranks.size},
             "schedule": {"total": self.total, "peak": self.peak},
         }
-        step = places.newest()
+        step = self.ranks.same(places.newest() if self.ranks.first else None)
+        self.ranks.agree({part: self.identity[part] for part in ("settings", "data", "start")})
         if step is not None:
             self._check(state.read_facts(places.path(step)), places.path(step))
             self._restore(places.path(step))
             self.hooks.on_event(f"{places.folder}: goes on from step {step} of {self.total}")
-        self.metrics = Metrics(places.folder / "metrics.jsonl", self.progress.step)
+        if self.ranks.first:
+            self.metrics = Metrics(places.folder / "metrics.jsonl", self.progress.step)
 
     def _check(self, found: Mapping[str, Any], where: Path) -> None:
         """Refuse to go on with what would be another run."""
@@ -173,25 +186,31 @@ class _Run:
                 raise QualmError(
                     f"{name} was {old} and is now {new}, so the run would not go on bit for bit",
                     where=str(where),
-                    then=f"use {name} {old} again, or set strict=false",
+                    then=f"say {SAID.get(name, name)} {old} again, or --no-strict (strict=False)",
                 )
             if old != new:
                 self.hooks.on_event(f"{name} was {old} and is now {new}: the run does not go on bit for bit")
 
     def _restore(self, folder: Path) -> None:
-        self.progress, kept = state.restore(folder, self.model, self.optimiser)
+        self.progress, kept = state.restore(folder, self.model, self.optimiser, self.ranks)
         if self.mean:
             self.mean.restore(kept)
         if isinstance(self.loss, Remembers):
-            self.loss.restore(self.model, kept)
+            self.loss.restore(self.model, self.ranks.split(kept))
 
     def _save(self) -> None:
-        if not self.places or not self.metrics:
+        if not self.places:
             return
         state.check_finite(self.model, self.optimiser)
-        metrics, facts = self.metrics, state.facts_of(self.progress, self.identity)
-        more = dict(self.loss.tensors()) if isinstance(self.loss, Remembers) else {}
+        more = self.ranks.join(self.loss.tensors()) if isinstance(self.loss, Remembers) else {}
+        more |= self.ranks.each(state.random_state(self.device))
         more |= self.mean.tensors() if self.mean else {}
+        if self.metrics:
+            self._write(self.places, self.metrics, more)
+        self.ranks.wait()  # so that no process says that it is saved before it is
+
+    def _write(self, places: Checkpoints, metrics: Metrics, more: state.Tensors) -> None:
+        facts = state.facts_of(self.progress, self.identity)
 
         def fill(folder: Path) -> None:
             metrics.sync()
@@ -199,8 +218,8 @@ class _Run:
                 self.hooks.write(self.model, folder)
             state.write(folder, self.model, self.optimiser, more, facts)
 
-        self.places.save(self.progress.step, fill)
-        self.places.prune({self.progress.best_step})
+        places.save(self.progress.step, fill)
+        places.prune({self.progress.best_step})
 
     def close(self) -> None:
         if self.metrics:
@@ -232,7 +251,7 @@ class _Run:
         improved = self._validate(row) if p.step % s.eval_every == 0 or p.finished else False
         p.seconds += time.perf_counter() - began
         self._report({**row, "seconds": round(p.seconds, 3)}, good)
-        stop = self.hooks.should_stop() and not p.finished
+        stop = self.ranks.any(self.hooks.should_stop()) and not p.finished
         if improved or stop or p.finished or p.step % s.save_every == 0:
             self._save()
         if stop:
@@ -252,7 +271,7 @@ class _Run:
             count += targets
         totals = torch.stack((nats.double(), nats.new_tensor(count, dtype=torch.double)))
         self.ranks.sum([totals])
-        self.ranks.sum([p.grad for p in self.parameters if p.grad is not None])
+        self.ranks.sum_gradients(self.parameters)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         return float(totals[0]), max(int(totals[1]), 1), float(torch.nn.utils.get_total_norm(gradients))
 
@@ -304,7 +323,7 @@ class _Run:
         p = self.progress
         self.model.eval()
         with self._averaged():
-            value = float(self.hooks.validate(self.model))
+            value = self.ranks.same(float(self.hooks.validate(self.model)))
         self.model.train()
         row["validation"] = value if math.isfinite(value) else None
         if not math.isfinite(value):

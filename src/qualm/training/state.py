@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from qualm.errors import InputError, QualmError
 from qualm.files import read_json, write_json
 from qualm.training.optimisers import Optimiser
+from qualm.training.parallel import Ranks
 
 FORMAT, VERSION = "qualm.training", 2
 
@@ -37,18 +38,17 @@ class Progress:
     validations: list[tuple[int, float]] = field(default_factory=list)
 
 
-def weights(model: nn.Module, frozen: bool = False) -> dict[str, Tensor]:
-    """Parameters that may change and saved buffers by name, tied ones once; with `frozen` all parameters."""
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and saved buffers by name, tied ones once."""
     kept = set(model.state_dict(keep_vars=True))
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in kept}
-    changing = {name: weight for name, weight in model.named_parameters() if frozen or weight.requires_grad}
-    return {name: tensor.detach() for name, tensor in (changing | buffers).items()}
+    return {name: tensor.detach() for name, tensor in (dict(model.named_parameters()) | buffers).items()}
 
 
 def hash_weights(model: nn.Module) -> str:
     """A content hash of all weights, names and shapes included."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(weights(model, frozen=True).items()):
+    for name, tensor in sorted(weights(model).items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -72,13 +72,13 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def write_weights(model: nn.Module, folder: Path) -> None:
-    """model.safetensors with the parameters that may change and the saved buffers, tied ones once."""
+    """model.safetensors with the parameters and saved buffers, tied ones once."""
     save_file({k: v.contiguous() for k, v in weights(model).items()}, folder / "model.safetensors", {"format": "pt"})
 
 
 def write(folder: Path, model: nn.Module, optimiser: Optimiser, more: Tensors, facts: Mapping[str, Any]) -> None:
-    """training.safetensors (moments, generators, and `more`) and training.json, beside the weights."""
-    tensors = {**moments(model, optimiser), **random_state(next(model.parameters()).device), **more}
+    """training.safetensors (moments, and `more`) and training.json, beside the weights."""
+    tensors = {**moments(model, optimiser), **more}
     save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "training.safetensors")
     write_json(folder / "training.json", {"format": FORMAT, "version": VERSION, **facts})
 
@@ -117,7 +117,7 @@ def restore_weights(folder: Path, model: nn.Module) -> None:
     copy_weights(model, tensors, str(folder))
 
 
-def restore(folder: Path, model: nn.Module, optimiser: Optimiser) -> tuple[Progress, dict[str, Tensor]]:
+def restore(folder: Path, model: nn.Module, optimiser: Optimiser, ranks: Ranks) -> tuple[Progress, dict[str, Tensor]]:
     """Bring model, optimiser and torch's generators back to where the checkpoint was taken.
 
     Returns the progress, and all tensors that the run kept.
@@ -129,10 +129,14 @@ def restore(folder: Path, model: nn.Module, optimiser: Optimiser) -> tuple[Progr
         own = {k.removeprefix(start): t.clone().to(parameter.device) for k, t in tensors.items() if k.startswith(start)}
         if own:
             optimiser.restore(parameter, own)
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random.cuda"], next(model.parameters()).device)
     progress = read_facts(folder)["progress"]
+    random = ranks.mine(tensors, ("random.cpu", "random.cuda"))
+    if not random:  # there were fewer processes then
+        torch.manual_seed(ranks.seed(progress["step"]))
+    if "random.cpu" in random:
+        torch.set_rng_state(random["random.cpu"])
+    if "random.cuda" in random:
+        torch.cuda.set_rng_state(random["random.cuda"], next(model.parameters()).device)
     progress["validations"] = [(step, value) for step, value in progress["validations"]]
     return Progress(**progress), tensors
 
