@@ -38,17 +38,18 @@ class Progress:
     validations: list[tuple[int, float]] = field(default_factory=list)
 
 
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and saved buffers by name, tied ones once."""
+def weights(model: nn.Module, frozen: bool = False) -> dict[str, Tensor]:
+    """Parameters that may change and saved buffers by name, tied ones once; with `frozen` all parameters."""
     kept = set(model.state_dict(keep_vars=True))
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in kept}
-    return {name: tensor.detach() for name, tensor in (dict(model.named_parameters()) | buffers).items()}
+    changing = {name: weight for name, weight in model.named_parameters() if frozen or weight.requires_grad}
+    return {name: tensor.detach() for name, tensor in (changing | buffers).items()}
 
 
 def hash_weights(model: nn.Module) -> str:
     """A content hash of all weights, names and shapes included."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(weights(model).items()):
+    for name, tensor in sorted(weights(model, frozen=True).items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -72,7 +73,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def write_weights(model: nn.Module, folder: Path) -> None:
-    """model.safetensors with the parameters and saved buffers, tied ones once."""
+    """model.safetensors with the parameters that may change and the saved buffers, tied ones once."""
     save_file({k: v.contiguous() for k, v in weights(model).items()}, folder / "model.safetensors", {"format": "pt"})
 
 
