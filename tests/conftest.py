@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("shared") and not os.environ.get(SHARED):
             item.add_marker(without)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def same_arithmetic_on_every_machine() -> Iterator[None]:
+    """What is left open is computed in fp32, also where bf16 is faster."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qualm.training.precision.choose", lambda device: ("fp32", ""))
+        yield
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def cross_entropy(head: Head, hidden: Tensor, labels: Tensor, smoothing: float =
     """Nats summed over labels (...) that are not IGNORE, of the logits that `head` gives hidden states (..., D)."""
     rows, wanted = hidden.reshape(-1, hidden.shape[-1]), labels.flatten()
     if not torch.is_grad_enabled() or not len(rows):
-        return sum((_nats(head, *part, smoothing) for part in _chunks(rows, wanted)), rows.new_zeros(()))
+        return sum((_nats(head, *part, smoothing) for part in _chunks(rows, wanted)), _zero(rows))
     return _Chunked.apply(rows, wanted, head, smoothing, *_leaves(head(rows[:1].detach())))  # type: ignore[no-any-return]
 
 
@@ -32,6 +32,11 @@ def _chunks(rows: Tensor, labels: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
 def _nats(head: Head, rows: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     logits = head(rows).float()
     return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing)
+
+
+def _zero(rows: Tensor) -> Tensor:
+    """No nats, in fp32 at least: half a format's digits are too few for a sum."""
+    return rows.new_zeros((), dtype=torch.promote_types(rows.dtype, torch.float32))
 
 
 def _leaves(tensor: Tensor) -> list[Tensor]:
@@ -54,7 +59,7 @@ class _Chunked(torch.autograd.Function):
     def forward(  # pyrefly: ignore[bad-override]
         ctx: Any, rows: Tensor, labels: Tensor, head: Head, smoothing: float, *weights: Tensor
     ) -> Tensor:
-        total, grads, at = rows.new_zeros(()), [torch.zeros_like(w) for w in weights], torch.empty_like(rows)
+        total, grads, at = _zero(rows), [torch.zeros_like(w) for w in weights], torch.empty_like(rows)
         for i, (part, wanted) in enumerate(_chunks(rows, labels)):
             with torch.enable_grad():
                 leaf = part.detach().requires_grad_()

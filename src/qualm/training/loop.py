@@ -26,6 +26,7 @@ from qualm.training.losses import Loss, Remembers
 from qualm.training.metrics import Metrics
 from qualm.training.optimisers import optimiser
 from qualm.training.parallel import Ranks
+from qualm.training.precision import Precision, prepared
 from qualm.training.settings import TrainSettings, rate_at, rate_for
 from qualm.training.state import Progress
 
@@ -33,7 +34,7 @@ MOST_BAD = 3  # updates skipped in a row before the run gives up
 USUAL, ENOUGH = 32, 8  # losses remembered to tell a spike by, and how many it takes
 MOST_NAMED = 8  # rows of a batch that are named
 NATS = 5.0  # a loss is no spike unless it is so much above the usual one
-GUARDS = ("threads", "strict")  # settings that do not decide the result of a step
+GUARDS = ("threads", "strict", "precision")  # settings that do not decide the result of a step
 SAID = {"world_size": "--nproc", "threads": "--threads"}  # how a person says it
 
 Row = Mapping[str, Any]
@@ -87,6 +88,7 @@ def fit(
         ranks = Ranks(next(model.parameters()).device)
         hooks = hooks if ranks.first else replace(hooks, on_step=_silent, on_event=_silent)
         stack.enter_context(_own_torch_state(model, settings, ranks))
+        stack.enter_context(prepared(model, settings.compile, settings.recompute))
         places = Checkpoints(folder, hooks.on_event) if folder else None
         if places and ranks.first:
             stack.enter_context(places)
@@ -94,6 +96,8 @@ def fit(
         if places:
             run.open(places)
             stack.callback(run.close)
+        if run.precision.why:
+            hooks.on_event(f"precision: {run.precision.name}, as {run.precision.why}")
         while not run.progress.finished:
             run.advance()
         return run.end()
@@ -145,6 +149,7 @@ class _Run:
             self.hooks.on_event(f"{self.ranks.size} processes share batches of {s.batch} rows: some have none")
         self.draw = Draw(self.data, s.batch, s.accumulate, s.seed)
         self.device = self.parameters[0].device
+        self.precision = Precision(s.precision, self.device)
         self.optimiser = optimiser(self.model, s, self.peak)
         self.mean = Average(self.model, s.ema) if s.ema else None
 
@@ -153,17 +158,21 @@ class _Run:
     def open(self, places: Checkpoints) -> None:
         """Go on from the newest whole checkpoint, if there is one."""
         self.places = places
+        step = self.ranks.same(places.newest() if self.ranks.first else None)
+        facts = {} if step is None else state.read_facts(places.path(step))
+        if step is not None and self.settings.precision == "auto":
+            self.precision = Precision(facts["machine"].get("precision", "fp32"), self.device)
+        machine = {"threads": torch.get_num_threads(), "torch": torch.__version__, "world_size": self.ranks.size}
         self.identity: dict[str, dict[str, Any]] = {
             "settings": {k: v for k, v in to_dict(self.settings).items() if k not in GUARDS},
             "data": {**self.data.identity, "rows": len(self.data)},
             "start": {"weights": state.hash_weights(self.model)},
-            "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__, "world_size": self.ranks.size},
+            "machine": {**machine, "precision": self.precision.name},
             "schedule": {"total": self.total, "peak": self.peak},
         }
-        step = self.ranks.same(places.newest() if self.ranks.first else None)
         self.ranks.agree({part: self.identity[part] for part in ("settings", "data", "start")})
         if step is not None:
-            self._check(state.read_facts(places.path(step)), places.path(step))
+            self._check(facts, places.path(step))
             self._restore(places.path(step))
             self.hooks.on_event(f"{places.folder}: goes on from step {step} of {self.total}")
         if self.ranks.first:
@@ -197,6 +206,7 @@ class _Run:
             self.mean.restore(kept)
         if isinstance(self.loss, Remembers):
             self.loss.restore(self.model, self.ranks.split(kept))
+        self.precision.restore(kept)
 
     def _save(self) -> None:
         if not self.places:
@@ -204,7 +214,7 @@ class _Run:
         state.check_finite(self.model, self.optimiser)
         more = self.ranks.join(self.loss.tensors()) if isinstance(self.loss, Remembers) else {}
         more |= self.ranks.each(state.random_state(self.device))
-        more |= self.mean.tensors() if self.mean else {}
+        more |= {**self.precision.tensors(), **(self.mean.tensors() if self.mean else {})}
         if self.metrics:
             self._write(self.places, self.metrics, more)
         self.ranks.wait()  # so that no process says that it is saved before it is
@@ -240,7 +250,8 @@ class _Run:
             p.recent = [*p.recent, p.loss][-USUAL:]
         self.optimiser.zero_grad()
         p.tokens += count
-        p.bad = 0 if good else p.bad + 1
+        lowered = self.precision.settle(good)
+        p.bad = 0 if good or lowered else p.bad + 1
         p.skipped += not good
         seconds = time.perf_counter() - began
         p.finished = p.step == self.total
@@ -265,14 +276,16 @@ class _Run:
             own, when = self.ranks.own(rows), self.ranks.own(epochs)
             if not len(own):
                 continue
-            part, targets = self.loss(self.model, self.data.batch(own, when).to(self.device))
-            part.backward()
+            with self.precision.cast():
+                part, targets = self.loss(self.model, self.data.batch(own, when).to(self.device))
+            self.precision.backward(part)
             nats += part.detach()
             count += targets
         totals = torch.stack((nats.double(), nats.new_tensor(count, dtype=torch.double)))
         self.ranks.sum([totals])
         self.ranks.sum_gradients(self.parameters)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self.precision.unscale(gradients)
         return float(totals[0]), max(int(totals[1]), 1), float(torch.nn.utils.get_total_norm(gradients))
 
     def _update(self, rate: float, norm: float, count: int) -> None:

@@ -18,6 +18,8 @@ class TrainSettings:
     off). With `ema` above 0, validation and saving use a running mean of the weights that forgets at that rate a step.
     With a validation, every `eval_every` steps, training ends after `patience` readings without a new best (0: never).
     An update whose loss is beyond `spike` times the usual one is skipped, as one that is not finite is (0: never).
+    With `recompute`, layers keep their inputs alone and are computed again in the backward pass; with `compile` they go
+    through torch's compiler first (tens of seconds).
     `threads` 0 leaves torch's count; with `strict`, a run is not resumed at another thread count or torch version,
     at which the same steps give other bits.
 
@@ -41,6 +43,9 @@ class TrainSettings:
         eval_every: Steps between two validations.
         save_every: Steps between two checkpoints.
         patience: Validations without a new best after which training ends; 0 for never.
+        precision: What matrix products are computed in; auto: bf16 on a GPU that has it, on a CPU where it is faster.
+        compile: Compile the layers first, which takes tens of seconds.
+        recompute: Compute layers twice in place of keeping what is in them: less memory, a third more time.
         threads: Threads; 0 for torch's choice.
         strict: Go on only where the same steps give the same bits.
     """
@@ -64,6 +69,9 @@ class TrainSettings:
     eval_every: int = 200
     save_every: int = 200
     patience: int = 0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False
+    recompute: bool = False
     threads: int = 0
     strict: bool = True
 
