@@ -2,6 +2,8 @@
 
 import functools
 
+import pytest
+import torch.nn.functional as F
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from qualm.lm.encoder import EncoderLM
@@ -60,3 +62,13 @@ def tiny_encoder(head: str = "masked", labels: str = "", context: int = 64, seed
     model = Bert(BertConfig(vocab_size=tokens.vocab_size, **shape))
     model.init_weights(seed)
     return EncoderLM(model, tokens, name=f"tiny-{head}")
+
+
+def use_torchs_dropout(patch: pytest.MonkeyPatch) -> None:
+    """Let BERT drop what torch would: to be set beside models that do."""
+
+    def attention(q, k, v, mask, scale, share):
+        return F.scaled_dot_product_attention(q, k, v, None if mask is False else mask, share, scale=scale)
+
+    patch.setattr("qualm.models.bert.dropout", F.dropout)
+    patch.setattr("qualm.models.layers.attention", attention)

@@ -12,6 +12,7 @@ import transformers
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from encoder_models import use_torchs_dropout
 from qualm.errors import InputError
 from qualm.lm.wheel import fetch
 from qualm.models.bert import Bert, BertConfig
@@ -148,8 +149,9 @@ def test_the_pooler_is_kept_and_is_transformers(kind, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "head"), CASES)
-def test_dropout_is_transformers(kind, head, tmp_path):
-    """The same draws at the same places, so that training is the same too."""
+def test_dropout_is_transformers(kind, head, tmp_path, monkeypatch):
+    """With torch's draws at the same places, so that training is the same too."""
+    use_torchs_dropout(monkeypatch)
     model, reference = ours(tmp_path, kind, head).train(), copy.deepcopy(theirs(kind, head)).train()
     ids, _ = texts()
     torch.manual_seed(5)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from qualm.models._bert_config import BertConfig
 from qualm.models._bert_names import ours, theirs
+from qualm.models._dropout import dropout
 from qualm.models.base import Encoder
 from qualm.models.layers import Embedding, Linear, attend_all, counted
 
@@ -48,7 +49,7 @@ class Embeddings(nn.Module):
             taught = segments is not None and self.config.type_vocab_size > 1
             x = x + self.token_type_embeddings(segments if taught else torch.zeros_like(ids))
         x = self.LayerNorm(x + self.position_embeddings(self.positions(ids)))
-        return F.dropout(x, self.config.hidden_dropout_prob, self.training)
+        return dropout(x, self.config.hidden_dropout_prob, self.training)
 
 
 class SelfAttention(nn.Module):
@@ -73,7 +74,7 @@ class Output(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def forward(self, x: Tensor, before: Tensor) -> Tensor:
-        return self.LayerNorm(F.dropout(self.dense(x), self.dropout, self.training) + before)
+        return self.LayerNorm(dropout(self.dense(x), self.dropout, self.training) + before)
 
 
 class Attention(nn.Module):
@@ -233,4 +234,4 @@ class Bert(Encoder):
         return (self.qa_outputs if c.head == "question" else self.classifier)(self._dropped(hidden))
 
     def _dropped(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.config.head_dropout, self.training)
+        return dropout(x, self.config.head_dropout, self.training)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
+from qualm.models._dropout import Dropout
 from qualm.models.base import Config, Decoder
 from qualm.models.layers import Cache, Conv1D, Embedding, Linear, Reading, attend
 
@@ -131,7 +132,7 @@ class GptConfig(Config):
 class Attention(nn.Module):
     def __init__(self, config: GptConfig, layer: int):
         super().__init__()
-        self.layer, self.heads, self.dropout = layer, config.n_head, nn.Dropout(config.resid_pdrop)
+        self.layer, self.heads, self.dropout = layer, config.n_head, Dropout(config.resid_pdrop)
         self.c_attn = Conv1D(config.n_embd, 3 * config.n_embd)
         self.c_proj = Conv1D(config.n_embd, config.n_embd)
 
@@ -146,7 +147,7 @@ class MLP(nn.Module):
         self.c_fc = Conv1D(config.n_embd, config.n_inner)
         self.c_proj = Conv1D(config.n_inner, config.n_embd)
         self.gelu = nn.GELU(ACTIVATIONS[config.activation_function])
-        self.dropout = nn.Dropout(config.resid_pdrop)
+        self.dropout = Dropout(config.resid_pdrop)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.c_proj(self.gelu(self.c_fc(x))))
@@ -170,7 +171,7 @@ class Body(nn.Module):
         super().__init__()
         self.wte = Embedding(config.vocab_size, config.n_embd)
         self.wpe = Embedding(config.n_positions, config.n_embd)
-        self.drop = nn.Dropout(config.embd_pdrop)
+        self.drop = Dropout(config.embd_pdrop)
         self.h = nn.ModuleList(Layer(config, i) for i in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
 

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qualm.models._dropout import attention
+
 
 class Linear(nn.Linear):
     """nn.Linear that leaves filling its weights to the model."""
@@ -196,10 +198,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, reading: Reading, layer: int, window
     k, v = reading.remember(layer, k, v)
     mask = reading.mask(window)
     causal = mask is None and reading.first == 0 and q.shape[2] > 1
-    grouped = q.shape[1] != k.shape[1]
-    out = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, dropout_p=reading.dropout, is_causal=causal, scale=reading.scale, enable_gqa=grouped
-    )
+    out = attention(q, k, v, causal if mask is None else mask, reading.scale, reading.dropout)
     return out.transpose(1, 2).flatten(2)
 
 
@@ -211,7 +210,7 @@ def attend_all(
     `mask` is bool, what may be seen, or what is added to the scores; it is spread to (B, H, T, S). Scores are
     multiplied by `scale`, by default 1 / sqrt(Dh). `dropout` is the part of the attention that is dropped.
     """
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, dropout_p=dropout)
+    out = attention(q, k, v, False if mask is None else mask, scale, dropout)
     return out.transpose(1, 2).flatten(2)
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qualm.models._dropout import dropout
 from qualm.models.base import Config, EncoderDecoder
 from qualm.models.layers import Cache, CrossCache, Embedding, Linear, Reading, attend, attend_all, counted
 
@@ -205,11 +206,11 @@ class Layer(nn.Module):
         return self.config.attention_dropout if self.training else 0.0
 
     def drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.config.dropout, self.training)
+        return dropout(x, self.config.dropout, self.training)
 
     def feed_forward(self, x: Tensor) -> Tensor:
         inner = ACTIVATIONS[self.config.activation_function](self.fc1(x))
-        inner = F.dropout(inner, self.config.activation_dropout, self.training)
+        inner = dropout(inner, self.config.activation_dropout, self.training)
         return self.final_layer_norm(x + self.drop(self.fc2(inner)))
 
 
@@ -331,7 +332,7 @@ class Marian(EncoderDecoder):
         """(B, T, D) of ids (B, T) at positions (B or 1, T)."""
         words = side.embed_tokens(ids) * self.config.embed_scale
         x = words + waves(positions, self.config.frequencies, words.dtype)
-        return F.dropout(x, self.config.dropout, self.training)
+        return dropout(x, self.config.dropout, self.training)
 
     def read(self, source: Tensor, mask: Tensor | None) -> Tensor:
         """What the encoder makes (B, S, D) of sources (B, S), `mask` (B, 1, 1, S) saying which ids count."""

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qualm.errors import InputError
+from qualm.models._dropout import Dropout
 from qualm.models.base import Config, EncoderDecoder
 from qualm.models.layers import Cache, CrossCache, Embedding, Linear, Reading, RMSNorm, attend, attend_all, counted
 
@@ -191,9 +192,7 @@ class Attention(nn.Module):
     def __init__(self, config: T5Config, biased: bool = False):
         super().__init__()
         self.heads = config.num_heads
-        self.q = Linear(config.d_model, config.inner, bias=False)
-        self.k = Linear(config.d_model, config.inner, bias=False)
-        self.v = Linear(config.d_model, config.inner, bias=False)
+        self.q, self.k, self.v = (Linear(config.d_model, config.inner, bias=False) for _ in range(3))
         self.o = Linear(config.inner, config.d_model, bias=False)
         if biased:
             self.relative_attention_bias = Embedding(config.relative_attention_num_buckets, config.num_heads)
@@ -216,7 +215,7 @@ class Sublayer(nn.Module):
     def __init__(self, config: T5Config):
         super().__init__()
         self.layer_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
-        self.dropout = nn.Dropout(config.dropout_rate)
+        self.dropout = Dropout(config.dropout_rate)
 
 
 class SelfLayer(Sublayer):
@@ -249,7 +248,7 @@ class Dense(nn.Module):
         else:
             self.wi = Linear(config.d_model, config.d_ff, bias=False)
         self.wo = Linear(config.d_ff, config.d_model, bias=False)
-        self.dropout = nn.Dropout(config.dropout_rate)
+        self.dropout = Dropout(config.dropout_rate)
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.act(self.wi_0(x)) * self.wi_1(x) if self.gated else self.act(self.wi(x))
@@ -297,7 +296,7 @@ class Stack(nn.Module):
         depth = config.num_decoder_layers if decodes else config.num_layers
         self.block = nn.ModuleList(Block(config, i == 0, decodes) for i in range(depth))
         self.final_layer_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
-        self.dropout = nn.Dropout(config.dropout_rate)
+        self.dropout = Dropout(config.dropout_rate)
 
     def bias(self, behind: Tensor) -> Tensor:
         """What all layers add to the score of a key so many places behind: (B or 1, 1, T, S) -> (B or 1, H, T, S)."""
@@ -388,6 +387,7 @@ class T5(EncoderDecoder):
         """As `Causal.hidden`; the cache is `encode`'s."""
         assert isinstance(cache, CrossCache)
         reading = Reading(ids, cache, self.decoder.bias, scale=1.0, dropout=self._dropped)
+        reading.mask(None)  # once for all layers, and here: in training a layer may be computed twice
         look = partial(attend_all, mask=cache.memory_mask, scale=1.0, dropout=self._dropped)
         x = self.decoder.dropout(self.decoder.embed_tokens(ids))  # (B, T, D)
         for i, block in enumerate(self.decoder.block):
