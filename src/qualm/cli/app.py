@@ -15,7 +15,9 @@ from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
 from cyclopts.config import Dict
 
 from qualm import __version__
+from qualm.cli import rooms
 from qualm.cli.common import console, is_lively, print_json
+from qualm.cli.processes import Processes
 from qualm.cli.settings import layers
 from qualm.cli.stop import TERMINATED, Terminated, leave_on_sigterm
 from qualm.errors import QualmError, UsageError
@@ -185,6 +187,8 @@ def _run(tokens: list[str]) -> int:
     app = build()
     app.config = [Dict(dict(layer.verbs), source=layer.origin) for layer in layers(CONFIGURABLE, _config_file(tokens))]
     result = app(tokens)
+    if isinstance(result, Processes):
+        return rooms.launch.start(result, tokens)
     return result if isinstance(result, int) and not isinstance(result, bool) else 0
 
 

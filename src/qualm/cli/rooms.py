@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from qualm import registry, teaching
     from qualm.auditing import prove, record, report, run
     from qualm.cli import _journey as journey
+    from qualm.cli import _launch as launch
     from qualm.cli import bars, tables
     from qualm.lm import endpoint, load
     from qualm.mends import apply
@@ -22,6 +23,7 @@ WHERE: Mapping[str, str] = {
     "bars": "qualm.cli.bars",
     "endpoint": "qualm.lm.endpoint",
     "journey": "qualm.cli._journey",
+    "launch": "qualm.cli._launch",
     "load": "qualm.lm.load",
     "prove": "qualm.auditing.prove",
     "record": "qualm.auditing.record",
@@ -39,6 +41,7 @@ __all__ = [
     "bars",
     "endpoint",
     "journey",
+    "launch",
     "load",
     "prove",
     "record",

@@ -1,5 +1,6 @@
 """Ctrl-C or SIGTERM once: save and stop. Twice: stop now."""
 
+import os
 import signal
 import sys
 from types import FrameType, TracebackType
@@ -8,6 +9,7 @@ from typing import Any, ClassVar, Self
 from qualm.errors import Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SEVERAL = "RANK"  # set where several processes train together
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -33,15 +35,17 @@ def leave_on_sigterm() -> None:
 class Stop:
     """Called by work that can save and stop: has someone asked for it?
 
-    As a context it takes the two signals. A second one is acted on at once, as if this were not here.
+    As a context it takes the two signals. A second one is acted on at once, as if this were not here. With `quiet`
+    nothing is said of it: another process speaks. What started this process being gone counts as asking.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet, self.parent = quiet, os.getppid()
         self.asked: int | None = None
         self.before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
-        return self.asked is not None
+        return self.asked is not None or (SEVERAL in os.environ and os.getppid() != self.parent)
 
     def __enter__(self) -> Self:
         self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
@@ -59,4 +63,5 @@ class Stop:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = number
         self._restore()
-        print("\nqualm: saving, then stopping (once more to stop now)", file=sys.stderr, flush=True)
+        if not self.quiet:
+            print("\nqualm: saving, then stopping (once more to stop now)", file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ from cyclopts import Group, Parameter
 
 from qualm.cli import rooms
 from qualm.cli.common import Common
+from qualm.cli.processes import Processes
 from qualm.cli.stop import Stop
 from qualm.config import build
 from qualm.errors import UsageError
@@ -30,8 +32,9 @@ def train(
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     making: Annotated[Making, Parameter(name="*", group=MODEL)] = Making(),
     settings: Annotated[TrainSettings, Parameter(name="*", group=TRAINING)] = TrainSettings(),
+    processes: Processes = Processes(),
     common: Common = Common(),
-) -> None:
+) -> Processes | None:
     """Train a tokenizer and a model. The same command again goes on where the last one stopped.
 
     Args:
@@ -40,11 +43,18 @@ def train(
     """
     wanted = {**vars(making), "size": size_of(str(making.size)), "train": settings}
     recipe = build(Recipe, wanted)
-    with rooms.bars.Bar(common) as bar, Stop() as stop:
-        hooks = rooms.training_loop.Hooks(on_step=Watch(bar), on_event=bar.say, should_stop=stop)
-        trained = rooms.training_run.train(data, output, recipe, hooks)
+    if processes.to_start:
+        return processes
+    with rooms.launch.joined() as first:
+        said = common if first else replace(common, quiet=True)
+        with rooms.bars.Bar(said) as bar, Stop(said.quiet) as stop:
+            hooks = rooms.training_loop.Hooks(on_step=Watch(bar), on_event=bar.say, should_stop=stop)
+            trained = rooms.training_run.train(data, output, recipe, hooks)
+    if not first:
+        return None
     common.result(told(trained), str(trained.folder))
     common.remark(f'talk to it: qualm chat {output}   continue a text: qualm generate {output} "..."')
+    return None
 
 
 def told(trained: "Trained") -> dict[str, Any]:

@@ -149,7 +149,7 @@ class _Run:
             self.hooks.on_event(f"{self.ranks.size} processes share batches of {s.batch} rows: some have none")
         self.draw = Draw(self.data, s.batch, s.accumulate, s.seed)
         self.device = self.parameters[0].device
-        self.precision = Precision(s.precision, self.device)
+        self.precision = self.ranks.same(Precision(s.precision, self.device))  # a probe's answer is by chance
         self.optimiser = optimiser(self.model, s, self.peak)
         self.mean = Average(self.model, s.ema) if s.ema else None
 

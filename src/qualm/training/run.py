@@ -24,6 +24,7 @@ from qualm.tokens.tokenizer import Tokens
 from qualm.tokens.train import train_bpe
 from qualm.training.loop import Hooks, Result, fit
 from qualm.training.objectives import objective_of
+from qualm.training.parallel import Ranks
 from qualm.training.recipe import Recipe
 from qualm.training.size import config_of, depth_of, made, vocab_of, with_keys
 
@@ -54,10 +55,12 @@ def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks
         raise InputError("there is a model already", where=str(output), then="name another folder")
     documents, held_out = _documents(data, recipe)
     hooks.on_event(f"{data}: {len(documents)} documents to learn from, {len(held_out)} held out")
-    tokens = _tokens(documents, recipe, work)
+    ranks = Ranks()
+    with ranks.first_alone():
+        tokens = _tokens(documents, recipe, work)
+        packed = pack(documents, tokens, work / "text")
+        held = pack(held_out, tokens, work / "held_out").head(recipe.validate) if held_out else None
     objective = kind(recipe, tokens)
-    packed = pack(documents, tokens, work / "text")
-    held = pack(held_out, tokens, work / "held_out").head(recipe.validate) if held_out else None
     model = _model(recipe, tokens)
     rows = objective.rows(packed)
     recipe = _duration(recipe, parameters(model), len(rows))
@@ -65,7 +68,8 @@ def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks
         f"{recipe.family} of {parameters(model):,} parameters, {tokens.vocab_size} tokens; "
         f"{recipe.train.total(len(rows))} steps over {packed.tokens:,} tokens of text"
     )
-    write_json(work / "recipe.json", {"data": str(data), **to_dict(recipe)})
+    if ranks.first:
+        write_json(work / "recipe.json", {"data": str(data), **to_dict(recipe)})
     about = _about(data, recipe, packed, held)
 
     def validate(trained: nn.Module) -> float:
@@ -79,7 +83,9 @@ def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks
     result = fit(model, rows, objective.loss(), recipe.train, work, hooks)
     best = {"validation": result.best, "unit": kind.unit}
     about["training"] |= {"steps": result.steps, "best_step": result.best_step, **best}
-    write(model, output)
+    if ranks.first:
+        write(model, output)
+    ranks.wait()
     return Trained(output, parameters(model), kind.unit, result)
 
 
