@@ -23,11 +23,12 @@ from qualm.training.average import Average
 from qualm.training.checkpoint import Checkpoints, find_fault
 from qualm.training.data import Draw, Rows
 from qualm.training.losses import Loss, Remembers
-from qualm.training.metrics import Metrics
+from qualm.training.metrics import Metrics, logged
 from qualm.training.optimisers import optimiser
 from qualm.training.parallel import Ranks
-from qualm.training.precision import Precision, prepared
+from qualm.training.precision import DTYPES, Precision, prepared
 from qualm.training.settings import TrainSettings, rate_at, rate_for
+from qualm.training.speed import TRAINING, peak
 from qualm.training.state import Progress
 
 MOST_BAD = 3  # updates skipped in a row before the run gives up
@@ -46,7 +47,8 @@ class Hooks:
 
     `on_step` gets each row of metrics.jsonl, `on_event` each thing that a person should know of. After each step
     `should_stop` may ask for an end: the run saves and raises Stopped. `write` puts a model's files into a folder, the
-    weights by name in model*.safetensors.
+    weights by name in model*.safetensors. `flops` is how many floating point operations a forward pass over one row
+    takes (0: not known), so that rows can say what share of the machine's peak is reached.
     """
 
     validate: Callable[[nn.Module], float] | None = None
@@ -54,6 +56,7 @@ class Hooks:
     on_event: Callable[[str], None] = lambda event: None
     should_stop: Callable[[], bool] = lambda: False
     write: Callable[[nn.Module, Path], None] = state.write_weights
+    flops: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ def fit(
 ) -> Result:
     """Train `model` in place; it ends with the best weights if there is a validation, else with the last.
 
-    With a `folder`, checkpoints and metrics.jsonl are kept there, and a run that lies there is gone on with.
+    With a `folder`, checkpoints, metrics.jsonl, TensorBoard's events and log.jsonl are kept there, and a run that lies
+    there is gone on with.
     Raises QualmError if that run had other settings, data or starting weights (naming the field), if the disk is
     full, or after three updates in a row whose loss or gradient is not finite; Stopped when asked to stop.
     """
@@ -89,6 +93,8 @@ def fit(
         hooks = hooks if ranks.first else replace(hooks, on_step=_silent, on_event=_silent)
         stack.enter_context(_own_torch_state(model, settings, ranks))
         stack.enter_context(prepared(model, settings.compile, settings.recompute))
+        if folder and ranks.first:
+            hooks = replace(hooks, on_event=logged(folder, hooks.on_event))
         places = Checkpoints(folder, hooks.on_event) if folder else None
         if places and ranks.first:
             stack.enter_context(places)
@@ -150,6 +156,7 @@ class _Run:
         self.draw = Draw(self.data, s.batch, s.accumulate, s.seed)
         self.device = self.parameters[0].device
         self.precision = self.ranks.same(Precision(s.precision, self.device))  # a probe's answer is by chance
+        self.speed = peak(self.device, DTYPES[self.precision.name]) * self.ranks.size if self.hooks.flops else 0.0
         self.optimiser = optimiser(self.model, s, self.peak)
         self.mean = Average(self.model, s.ema) if s.ema else None
 
@@ -176,7 +183,7 @@ class _Run:
             self._restore(places.path(step))
             self.hooks.on_event(f"{places.folder}: goes on from step {step} of {self.total}")
         if self.ranks.first:
-            self.metrics = Metrics(places.folder / "metrics.jsonl", self.progress.step)
+            self.metrics = Metrics(places.folder, self.progress.step)
 
     def _check(self, found: Mapping[str, Any], where: Path) -> None:
         """Refuse to go on with what would be another run."""
@@ -259,6 +266,9 @@ class _Run:
         if good and self.data.bytes_per_target:
             row["bits_per_byte"] = nats / count / math.log(2) / self.data.bytes_per_target
         row |= {"steps": self.total, "tokens": p.tokens, "tokens_per_second": round(count / seconds, 1)}
+        if self.speed:
+            work = TRAINING * self.hooks.flops * s.batch * s.accumulate
+            row["peak_share"] = round(work / seconds / self.speed, 4)
         improved = self._validate(row) if p.step % s.eval_every == 0 or p.finished else False
         p.seconds += time.perf_counter() - began
         self._report({**row, "seconds": round(p.seconds, 3)}, good)
