@@ -70,6 +70,21 @@ def test_attention_is_torchs_with_the_same_draws(kind, heads):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
+def test_under_autocast_products_are_in_bf16_and_gradients_are_near():
+    bias = torch.randn(1, H, T, T, requires_grad=True)
+    leaves, up = [*tensors(), bias], torch.randn(B, H, T, D)
+    found = []
+    for half in (False, True):
+        torch.manual_seed(7)
+        with torch.autocast("cpu", enabled=half):
+            out = attention(*leaves, None, 0.25)
+        assert out.dtype == (torch.bfloat16 if half else torch.float32)
+        found.append([out, *torch.autograd.grad(out, leaves, up.to(out.dtype))])
+    for exact, near in zip(*found, strict=True):
+        assert float((exact - near).detach().norm() / exact.detach().norm()) < 0.02
+    assert [g.dtype for g in found[1][1:]] == [torch.float32] * 4
+
+
 def test_causal_attention_has_the_right_mean_and_gradient():
     q, k, v = tensors()
     plain = F.scaled_dot_product_attention(q, k, v, is_causal=True)

@@ -47,6 +47,7 @@ class Dropping(torch.autograd.Function):
     """Attention some of whose probabilities are dropped: what torch's scaled_dot_product_attention computes.
 
     q (B, H, T, Dh), scaled already, over k and v (B, H, S, Dh), on the CPU. `mask` is as in `attention`, (.., T, S).
+    Probabilities and sums are float32, products are taken in the dtype of q, k and v.
     """
 
     @staticmethod
@@ -56,11 +57,12 @@ class Dropping(torch.autograd.Function):
         q, k, v, saved = q.contiguous(), k.contiguous(), v.contiguous(), []
         out, up = torch.empty_like(q), 1.0
         for first, last, stop in _blocks(q, k, mask is True):
-            scores = q[:, :, first:last] @ k[:, :, :stop].mT
+            scores = (q[:, :, first:last] @ k[:, :, :stop].mT).float()
             _hide(scores, mask[..., first:last, :] if isinstance(mask, Tensor) else mask)
             p = scores.softmax(-1)
             keep, up = kept(p.shape, share)
-            out[:, :, first:last] = (p * keep.to(p.dtype)) @ v[:, :, :stop]  # a product of float and bool is slow
+            dropped = p * keep.to(p.dtype)  # a product of float and bool is slow
+            out[:, :, first:last] = dropped.to(v.dtype) @ v[:, :, :stop]
             saved += [p, keep]
         ctx.save_for_backward(q, k, v, *saved)
         ctx.up, ctx.causal = up, mask is True
@@ -71,20 +73,21 @@ class Dropping(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *saved = ctx.saved_tensors
         grad = gradients[0] * ctx.up
-        at_q, at_k, at_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        at_mask = None if ctx.mask is None else grad.new_empty(ctx.mask)
+        at_q, at_k, at_v = torch.empty_like(q), *(torch.zeros_like(x, dtype=torch.float32) for x in (k, v))
+        at_mask = None if ctx.mask is None else grad.new_empty(ctx.mask, dtype=torch.float32)
         for i, (first, last, stop) in enumerate(_blocks(q, k, ctx.causal)):
             (p, keep), g = saved[2 * i : 2 * i + 2], grad[:, :, first:last]
             keep = keep.to(p.dtype)
-            at_v[:, :, :stop] += (p * keep).mT @ g
-            at_p = (g @ v[:, :, :stop].mT).mul_(keep)
+            at_v[:, :, :stop] += (p * keep).to(g.dtype).mT @ g
+            at_p = (g @ v[:, :, :stop].mT).float().mul_(keep)
             at_scores = torch._softmax_backward_data(at_p, p, -1, p.dtype)
             if at_mask is not None:
                 part = at_mask[..., first:last, :]
                 part.copy_(at_scores.sum_to_size(part.shape))
+            at_scores = at_scores.to(q.dtype)
             at_q[:, :, first:last] = at_scores @ k[:, :, :stop]
             at_k[:, :, :stop] += at_scores.mT @ q[:, :, first:last]
-        return at_q, at_k, at_v, at_mask, None
+        return at_q, at_k.to(k.dtype), at_v.to(v.dtype), at_mask, None
 
 
 def _blocks(q: Tensor, k: Tensor, causal: bool) -> list[tuple[int, int, int]]:
@@ -112,8 +115,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | bool, scale: float
     `mask` is as there, or True for what stands before, False for all.
     """
     grouped = q.shape[1] // k.shape[1]
-    ours = q.device.type == "cpu" and q.dtype == torch.float32 and 0 < share < 1
-    if not ours:
+    if q.device.type != "cpu" or not 0 < share < 1:
         return F.scaled_dot_product_attention(
             q,
             k,
@@ -127,4 +129,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | bool, scale: float
     k, v = (part.repeat_interleave(grouped, 1) if grouped > 1 else part for part in (k, v))
     if isinstance(mask, Tensor):
         mask = mask.expand(*mask.shape[:-2], q.shape[2], k.shape[2])
-    return Dropping.apply(q * (q.shape[-1] ** -0.5 if scale is None else scale), k, v, mask, share)
+    q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if torch.is_autocast_enabled("cpu"):
+        q, k, v = (part.to(torch.get_autocast_dtype("cpu")) for part in (q, k, v))
+    return Dropping.apply(q, k, v, mask, share)
