@@ -35,7 +35,7 @@ def tune(
     Args:
         model: A model folder, a .gguf file, or pypi:PACKAGE==VERSION.
         data: A .jsonl, .csv or .tsv file, or a folder with train.* and validation.*.
-        output: The folder that becomes the model.
+        output: The folder that becomes the model, or with --lora the adapter.
     """
     tuning = build(Tuning, {**vars(lesson), "train": settings})
     lm = load(model, common)
@@ -43,6 +43,8 @@ def tune(
         hooks = rooms.training_loop.Hooks(on_step=Watch(bar), on_event=bar.say, should_stop=stop)
         tuned = rooms.teaching.tune(lm, data, output, tuning, hooks)
     common.result(told(tuned, tuning), str(tuned.folder))
+    if "kl" in tuned.figures:
+        common.remark("held out: " + ", ".join(f"{name} {value:.4g}" for name, value in tuned.figures.items()))
     common.remark(f"use it: {NEXT[tuning.task].format(output)}")
 
 
@@ -52,6 +54,7 @@ NEXT = {
     "qa": 'qualm do answer {} "question" --passage "..."',
     "seq2seq": 'qualm generate {} "..."',
     "chat": "qualm chat {}",
+    "prefer": "qualm chat {}",
 }
 
 
@@ -67,6 +70,7 @@ def told(tuned: "Tuned", tuning: Tuning) -> dict[str, Any]:
         "loss": result.loss,
         "validation": result.best,
         "unit": "nats a target",
+        "figures": dict(tuned.figures),
         "best_step": result.best_step,
         "seconds": round(result.seconds, 3),
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qualm import registry
-from qualm.errors import InputError, MissingExtra, Unreachable, Unsupported, UsageError
+from qualm.errors import InputError, MissingExtra, QualmError, Unreachable, Unsupported, UsageError
 from qualm.importers.base import Importer
 from qualm.lm import fake
 from qualm.lm.base import LM
@@ -20,6 +20,7 @@ from qualm.lm.endpoint import Endpoint
 from qualm.lm.local import Local, read_about
 from qualm.lm.seq2seq import Seq2SeqLM
 from qualm.lm.wheel import fetch, put
+from qualm.models._adapter_files import is_adapter, read_adapter
 from qualm.models.base import Model
 from qualm.models.store import CONFIG, INDEX, PICKLES, WEIGHTS, build_model, load_model, read_gguf
 from qualm.tokens.gguf import from_metadata
@@ -49,11 +50,32 @@ def load_base(spec: str | Path, *, cache: Path | None = None) -> LM:
         raise UsageError("no model is named", then=f"name {KINDS}")
     if colon and scheme in by_scheme:
         return by_scheme[scheme](rest)
+    if is_adapter(path):
+        return load_adapter(path, cache)
     if path.exists():
         return load_path(path, cache=cache)
     if HUB.fullmatch(text) and not Path(text.partition("/")[0]).exists():
         return load_path(from_hub(text), text)
     raise InputError("no such file or folder", where=text, then=f"name {KINDS}")
+
+
+def load_adapter(folder: Path, cache: Path) -> Local:
+    """An adapter on the model that its files name.
+
+    Raises InputError if that is not named or not there, or is not the one that the adapter was made for.
+    """
+    named = read_adapter(folder).base
+    if not named:
+        raise InputError("does not name its base model", where=str(folder), then="load that one, then .adapted(FOLDER)")
+    try:
+        base = load_base(named, cache=cache) if not is_adapter(Path(named)) else None
+    except QualmError as error:
+        raise InputError(
+            f"its base model {named} cannot be used: {error}", where=str(folder), then="put it back at that place"
+        ) from error
+    if not isinstance(base, Local):
+        raise InputError(f"its base {named} is no model with weights of its own", where=str(folder), then="export that")
+    return base.adapted(folder)
 
 
 def abilities(family: type[Model]) -> frozenset[str]:

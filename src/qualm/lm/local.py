@@ -10,6 +10,8 @@ from qualm.errors import InputError
 from qualm.files import read_json
 from qualm.folder import ends_of, write_folder
 from qualm.lm.base import LIKELIHOOD, LM, Card
+from qualm.models._adapter_files import read_adapter
+from qualm.models._adapters import merged
 from qualm.models.base import Model
 from qualm.models.store import SCHEMA, bytes_of, parameters, weights_hash
 from qualm.tokens.tokenizer import Tokens
@@ -83,11 +85,22 @@ class Local(LM, ABC):
         about = {**self.about, "mends": [*self.mends, *([by] if by else [])]}
         return type(self)(model, self.tokens, name=name, path=self.path, about=about)
 
+    def adapted(self, folder: Path | str) -> Self:
+        """The same with the adapter in `folder`: the weights are shared, so that one model can answer by many adapters.
+
+        Raises InputError if the adapter was made for another model, or cannot be used.
+        """
+        adapter = read_adapter(Path(folder))
+        model = adapter.put_on(merged(self.model), lambda: self.card.weights, self.name)
+        about = {**self.about, **adapter.about, "world": self.world, "mends": list(self.mends)}
+        return type(self)(model, self.tokens, name=adapter.folder.name, path=adapter.folder, about=about)
+
     def save(self, path: Path | str) -> None:
         """Weights, config, tokenizer, generation_config.json and qualm.json: a directory that `load` and
-        transformers read. qualm.json comes last, so a directory that has one is whole.
+        transformers read. qualm.json comes last, so a directory that has one is whole. An adapter is put into the
+        weights.
         """
-        write_folder(self.model, self.tokens, Path(path), {**self.about, "name": self.name})
+        write_folder(merged(self.model), self.tokens, Path(path), {**self.about, "name": self.name})
 
 
 def read_about(folder: Path) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 from qualm.errors import Unsupported
 from qualm.lm.base import LM
 from qualm.lm.local import Local
+from qualm.models._adapters import is_adapted, merged
 from qualm.models.base import Model
 
 
 def local(lm: LM, of: type[Model] = Model, why: str = "") -> Local:
-    """The model itself, with its weights.
+    """The model itself, with its weights; an adapter is put into them.
 
     Raises Unsupported if something stands around it, or if it is not `of` the kind that the mend is for; `why` tells.
     """
@@ -21,7 +22,7 @@ def local(lm: LM, of: type[Model] = Model, why: str = "") -> Local:
         )
     if not isinstance(lm.model, of):
         raise Unsupported(f"this mend is not for a {lm.model.config.model_type} model: {why}")
-    return lm
+    return lm.replace(merged(lm.model)) if is_adapted(lm.model) else lm
 
 
 def shared_copy(model: Model, own: nn.Module | None = None) -> Model:

@@ -7,17 +7,20 @@ completion (or source + target); messages.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 from qualm.corpus.records import Record
-from qualm.errors import InputError, UsageError
+from qualm.errors import InputError
 from qualm.models.base import Decoder, Encoder, EncoderDecoder, Model
 from qualm.tokens.pairs import join
 from qualm.tokens.tokenizer import Tokens
-from qualm.training.data import IGNORE
+from qualm.training.data import IGNORE, ExampleRows
 from qualm.training.losses import Loss, Seq2Seq, causal, classified, spanned, tagged
+from qualm.training.objectives import mean_nats
+from qualm.training.recipe import Lessons
 
 Example = Mapping[str, Any]
 SMOOTHING = 0.1  # as Vaswani et al. 2017 (arXiv 1706.03762) train translators
@@ -32,8 +35,8 @@ class Lesson(ABC):
 
     of: ClassVar[tuple[type[Model], ...]]  # the kinds of model that can be taught so
 
-    def __init__(self, tokens: Tokens, length: int, records: Sequence[Record]):
-        self.tokens, self.length, self.cut = tokens, length, 0
+    def __init__(self, tokens: Tokens, length: int, records: Sequence[Record], wanted: Lessons = Lessons("")):
+        self.tokens, self.length, self.wanted, self.cut = tokens, length, wanted, 0
 
     def prepare(self, model: Model, seed: int) -> Model:
         """The model that learns: itself, or one with the head that is needed."""
@@ -43,8 +46,19 @@ class Lesson(ABC):
     def example(self, record: Record) -> Example:
         """Raises InputError naming row and field."""
 
+    def examples(self, records: Sequence[Record], model: Model, folder: Path) -> list[Example]:
+        """Of all records; what takes long to make may be kept in `folder`."""
+        return [self.example(record) for record in records]
+
     @abstractmethod
     def loss(self, model: Model) -> Loss: ...
+
+    def begin(self, model: Model, rows: ExampleRows) -> None:  # noqa: B027
+        """Called once with the held-out rows, before anything is learnt."""
+
+    def read(self, model: Model, rows: ExampleRows, loss: Loss) -> Mapping[str, float]:
+        """What validation reads: `loss` in nats a target, lower is better, and what else there is to know."""
+        return {"loss": mean_nats(model, rows, loss)}
 
     def shortened(self, ids: Sequence[int], most: int) -> list[int]:
         self.cut += len(ids) > most
@@ -68,8 +82,8 @@ class Classify(Lesson):
 
     of = (Encoder,)
 
-    def __init__(self, tokens: Tokens, length: int, records: Sequence[Record]):
-        super().__init__(tokens, length, records)
+    def __init__(self, tokens: Tokens, length: int, records: Sequence[Record], wanted: Lessons = Lessons("")):
+        super().__init__(tokens, length, records, wanted)
         self.several = any(isinstance(record.get("label"), list) for record in records)
         self.labels = sorted({label for record in records for label in self._labels(record)}, key=_natural)
         if len(self.labels) < 2:
@@ -100,8 +114,8 @@ class Tag(Lesson):
 
     of = (Encoder,)
 
-    def __init__(self, tokens: Tokens, length: int, records: Sequence[Record]):
-        super().__init__(tokens, length, records)
+    def __init__(self, tokens: Tokens, length: int, records: Sequence[Record], wanted: Lessons = Lessons("")):
+        super().__init__(tokens, length, records, wanted)
         self.labels = sorted({tag for record in records for tag in record.texts("tags")}, key=_natural)
 
     def prepare(self, model: Model, seed: int) -> Model:
@@ -171,8 +185,8 @@ class Pairs(Lesson):
 
     of = (EncoderDecoder, Decoder)
 
-    def __init__(self, tokens: Tokens, length: int, records: Sequence[Record]):
-        super().__init__(tokens, length, records)
+    def __init__(self, tokens: Tokens, length: int, records: Sequence[Record], wanted: Lessons = Lessons("")):
+        super().__init__(tokens, length, records, wanted)
         if tokens.eos_id is None:
             raise InputError("the tokenizer has no end token", where=tokens.where, then="name one as eos_token")
         self.under = False
@@ -201,7 +215,7 @@ class Chat(Lesson):
     of = (Decoder,)
 
     def example(self, record: Record) -> Example:
-        messages = record.take("messages", _messages, "a list of messages with a role and a content")
+        messages = record.take("messages", messages_of, "a list of messages with a role and a content")
         ids, said = self.tokens.encode_turns(messages)
         if not any(said):
             raise InputError("the assistant says nothing", where=record.where, then="add a message of its, or drop it")
@@ -209,9 +223,6 @@ class Chat(Lesson):
 
     def loss(self, model: Model) -> Loss:
         return causal
-
-
-LESSONS: dict[str, type[Lesson]] = {"classify": Classify, "tag": Tag, "qa": Question, "seq2seq": Pairs, "chat": Chat}
 
 
 def next_of(ids: Sequence[int], learnt: Sequence[bool]) -> Example:
@@ -277,7 +288,7 @@ def _tokens_of(
     return over[0], over[-1]
 
 
-def _messages(value: Any) -> list[dict[str, str]] | None:
+def messages_of(value: Any) -> list[dict[str, str]] | None:
     good = (
         isinstance(value, list)
         and value
@@ -286,15 +297,3 @@ def _messages(value: Any) -> list[dict[str, str]] | None:
         )
     )
     return value if good else None
-
-
-def lesson_of(task: str, model: Model) -> type[Lesson]:
-    """The lesson by its name. Raises UsageError if there is none, or if it is not for this kind of model."""
-    if task not in LESSONS:
-        raise UsageError(f"no task is named {task!r}", then=f"say {', '.join(LESSONS)}")
-    if not isinstance(model, LESSONS[task].of):
-        fitting = [name for name, lesson in LESSONS.items() if isinstance(model, lesson.of)]
-        raise UsageError(
-            f"a {model.config.model_type} model does not learn {task!r}", then=f"say --task {' or '.join(fitting)}"
-        )
-    return LESSONS[task]

@@ -1,4 +1,4 @@
-"""From a model and labelled rows to a model that has learnt them."""
+"""From a model and labelled rows to a model, or an adapter, that has learnt them."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -10,36 +10,60 @@ from torch import nn
 
 from qualm.config import to_dict
 from qualm.corpus.records import Record, read_records, records_hash, split_records
-from qualm.errors import InputError
+from qualm.errors import InputError, UsageError
 from qualm.files import write_json
 from qualm.folder import write_folder
+from qualm.models import _adapter_files as files
+from qualm.models._adapter_files import Base
+from qualm.models._adapters import merged, own_modules
 from qualm.models.base import Model
 from qualm.tokens.tokenizer import Tokens
+from qualm.training import state
+from qualm.training.adapters import adapt
 from qualm.training.data import ExampleRows
-from qualm.training.lessons import Lesson, lesson_of
+from qualm.training.lessons import Chat, Classify, Lesson, Pairs, Question, Tag
 from qualm.training.loop import Hooks, Result, fit
-from qualm.training.objectives import mean_nats
+from qualm.training.preferences import Prefer
 from qualm.training.recipe import Tuning
 from qualm.training.settings import TuneSettings, rate_for
 
+LESSONS: dict[str, type[Lesson]] = {
+    "classify": Classify,
+    "tag": Tag,
+    "qa": Question,
+    "seq2seq": Pairs,
+    "chat": Chat,
+    "prefer": Prefer,
+}
 PASSES, LONGEST = 3, 512
 SHARE = 0.1  # of the rate of pretraining: 6.6e-5 at 110 M parameters, where Devlin et al. 2018 take 2e-5 to 5e-5
+OF_ADAPTERS = (
+    1.0  # they take about ten times the rate of the weights themselves (Biderman et al. 2024, arXiv 2405.09673)
+)
+
+
+@dataclass(frozen=True)
+class Pupil:
+    """A model that is to learn, and its tokenizer; `base` is how an adapter's files name it, if it can be named."""
+
+    model: Model
+    tokens: Tokens
+    base: Base | None = None
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The folder of the model that was tuned, on how many rows, and how it went."""
+    """The folder of what was made, on how many rows, how it went, and what validation reads of it."""
 
     folder: Path
     rows: int
     held_out: int
     result: Result
+    figures: Mapping[str, float]
 
 
-def tune(
-    model: Model, tokens: Tokens, data: Path | str, output: Path | str, tuning: Tuning, hooks: Hooks = Hooks()
-) -> Tuned:
-    """Teach `model` the rows in `data`; `output` becomes a model directory. The model that is given stays as it is.
+def tune(pupil: Pupil, data: Path | str, output: Path | str, tuning: Tuning, hooks: Hooks = Hooks()) -> Tuned:
+    """Teach the rows in `data`; `output` becomes a model directory, or an adapter's. The model stays as it is.
 
     `hooks.validate` and `hooks.write` are set here. Called again it goes on with what lies in `output`. Raises
     UsageError for a task that is not for such a model, InputError naming row and field of a row that cannot be used,
@@ -47,39 +71,78 @@ def tune(
     """
     output = Path(output)
     work = output / "run"
-    if (output / "config.json").exists() and not work.exists():
+    if any((output / name).exists() for name in ("config.json", files.CONFIG)) and not work.exists():
         raise InputError("there is a model already", where=str(output), then="name another folder")
-    kind = lesson_of(tuning.task, model)
+    kind = lesson_of(tuning.task, pupil.model)
     rows, held = read_records(data)
     rows, held = (rows, held) if held else split_records(rows, tuning.held_out)
-    length = min(tuning.length or LONGEST, model.config.context)
-    lesson = kind(tokens, length, rows)
-    model = lesson.prepare(copy.deepcopy(model), tuning.train.seed)
-    learnt, kept = (_rows(lesson, some) for some in (rows, held))
+    lesson = kind(pupil.tokens, min(tuning.length or LONGEST, pupil.model.config.context), rows, tuning)
+    model = _learner(pupil, lesson, tuning)
+    learnt, kept = (_rows(lesson, some, model, work) for some in (rows, held))
     if lesson.cut:
-        hooks.on_event(f"{lesson.cut} texts are longer than {length} tokens: what is over is left out")
-    tuning = replace(tuning, train=_usual(tuning.train, model.config.parameters))
+        hooks.on_event(f"{lesson.cut} texts are longer than {lesson.length} tokens: what is over is left out")
+    tuning = replace(tuning, train=_usual(tuning, pupil.model.config.parameters))
     write_json(work / "tuning.json", {"data": str(data), **to_dict(tuning)})
     loss, about = lesson.loss(model), _about(tuning, rows, held, output.name)
+    lesson.begin(model, kept)
+
+    def validate(trained: Any) -> float:
+        figures = lesson.read(trained, kept, loss)
+        if len(figures) > 1:
+            hooks.on_event("held out: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+        return figures["loss"]
 
     def write(trained: nn.Module, folder: Path) -> None:
         if isinstance(trained, Model):
-            write_folder(trained, tokens, folder, about)
+            write_folder(trained, pupil.tokens, folder, about)
 
-    hooks = replace(hooks, validate=lambda trained: mean_nats(trained, kept, loss), write=write)
-    result = fit(model, learnt, loss, tuning.train, work, hooks)
+    partly = state.write_weights if tuning.lora else write
+    result = fit(model, learnt, loss, tuning.train, work, replace(hooks, validate=validate, write=partly))
+    figures = lesson.read(model, kept, loss)
     about["training"] |= {"steps": result.steps, "best_step": result.best_step, "validation": result.best}
-    write(model, output)
-    return Tuned(output, len(rows), len(held), result)
+    about["training"]["figures"] = dict(figures)
+    if pupil.base and tuning.lora and not tuning.merge:
+        files.write_adapter(model, pupil.base, output, about)
+    else:
+        write(merged(model), output)
+    return Tuned(output, len(rows), len(held), result, figures)
 
 
-def _rows(lesson: Lesson, records: Sequence[Record]) -> ExampleRows:
-    return ExampleRows([lesson.example(record) for record in records], {"records": records_hash(records)})
+def lesson_of(task: str, model: Model) -> type[Lesson]:
+    """The lesson by its name. Raises UsageError if there is none, or if it is not for this kind of model."""
+    if task not in LESSONS:
+        raise UsageError(f"no task is named {task!r}", then=f"say {', '.join(LESSONS)}")
+    if not isinstance(model, LESSONS[task].of):
+        fitting = [name for name, lesson in LESSONS.items() if isinstance(model, lesson.of)]
+        raise UsageError(
+            f"a {model.config.model_type} model does not learn {task!r}", then=f"say --task {' or '.join(fitting)}"
+        )
+    return LESSONS[task]
 
 
-def _usual(settings: TuneSettings, parameters: int) -> TuneSettings:
+def _learner(pupil: Pupil, lesson: Lesson, tuning: Tuning) -> Model:
+    """A copy with the head that the lesson needs; with an adapter, one that shares the weights."""
+    if tuning.adapter is None:
+        return lesson.prepare(copy.deepcopy(pupil.model), tuning.train.seed)
+    if pupil.base is None and not tuning.merge:
+        raise UsageError(
+            "the model cannot be named as the base of an adapter: it has no files of its own, or is an adapter itself",
+            then="export it first (qualm export MODEL -o FOLDER), or say --merge",
+        )
+    model = lesson.prepare(pupil.model, tuning.train.seed)
+    return adapt(model, tuning.adapter, own_modules(model), tuning.train.seed)
+
+
+def _rows(lesson: Lesson, records: Sequence[Record], model: Model, work: Path) -> ExampleRows:
+    """Their identity holds all that decides what is made of them."""
+    said = {name: str(value) for name, value in to_dict(lesson.wanted).items() if name not in ("train", "merge")}
+    return ExampleRows(lesson.examples(records, model, work), {"records": records_hash(records), **said})
+
+
+def _usual(tuning: Tuning, parameters: int) -> TuneSettings:
     """What is usual where nothing is said."""
-    settings = settings if settings.lr is not None else replace(settings, lr=SHARE * rate_for(parameters))
+    settings, share = tuning.train, OF_ADAPTERS if tuning.lora else SHARE
+    settings = settings if settings.lr is not None else replace(settings, lr=share * rate_for(parameters))
     said = settings.steps is not None or settings.epochs is not None
     return settings if said else replace(settings, epochs=PASSES)
 
