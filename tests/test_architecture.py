@@ -24,7 +24,7 @@ FLOORS = [
     {"lm"},
     {"importers", "training"},
     {"folder"},
-    {"models", "corpus", "world", "tokens", "text"},
+    {"models", "corpus", "world", "tokens", "text", "page"},
     {"cases", "errors", "registry", "config", "files"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -36,7 +36,7 @@ STRANGERS = [
 SINGLE = {"probes", "mends", "tasks"}  # a file of these rooms knows none of its neighbours, only `base` and `_helpers`
 NOT_A_THING = {"__init__", "base", "apply"}  # what is no probe or mend in those rooms
 
-TORCHLESS = {"errors", "registry", "cases", "files", "config", "text", "world", "tokens"}
+TORCHLESS = {"errors", "registry", "cases", "files", "config", "text", "world", "tokens", "page"}
 OPTIONAL = {"transformers", "huggingface_hub", "h5py"}  # packages of the extras: the only ones a function may import
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 400, 50, 6
 RUNS_CODE = {"pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle"}

@@ -16,10 +16,11 @@ from made_up import PROBES, audit, full_report, half_done, hostile, proof
 from qualm.auditing.record import save
 from qualm.auditing.report import Report, Subject, write_report
 from qualm.auditing.report.build import build, plain_json
-from qualm.auditing.report.figures import plain
 from qualm.auditing.report.html import html
 from qualm.auditing.report.markdown import markdown
 from qualm.auditing.types import Audit, Measurement, Proof, Reading
+from qualm.page.figures import plain
+from qualm.page.sheet import THEME, read
 
 REPORT = Path(str(resources.files("qualm.auditing.report")))
 PAYLOADS = (
@@ -96,7 +97,7 @@ def numbers(value: object) -> set[float]:
 def is_inert(page: Page) -> None:
     """Only our own script and style, no handler, and no address but within the page."""
     assert page.texts["script"] == [(REPORT / "page.js").read_text()]
-    assert page.texts["style"] == [(REPORT / "page.css").read_text()]
+    assert page.texts["style"] == [read(THEME) + (REPORT / "page.css").read_text()]
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"img", "iframe", "object", "embed", "link", "base", "form", "math", "video", "audio"}
     for tag, attributes in page.elements:

@@ -12,17 +12,17 @@ import pytest
 
 from made_up import PROBES, audit, change, measurement, proof, unmeasured
 from qualm.auditing.report import Report, Subject
-from qualm.auditing.report.axes import ends, reined, ticks
 from qualm.auditing.report.build import build
 from qualm.auditing.report.examples import examples
-from qualm.auditing.report.figures import between, difference, duration, figure, p_value, places, plain, size
 from qualm.auditing.report.html import html
 from qualm.auditing.report.markdown import fenced, inline
-from qualm.auditing.report.markup import Html, h
 from qualm.auditing.report.series import chart
 from qualm.auditing.report.words import Words
 from qualm.cases import Case
 from qualm.errors import UsageError
+from qualm.page.axes import ends, reined, ticks
+from qualm.page.figures import between, difference, duration, figure, p_value, places, plain, size
+from qualm.page.markup import Html, h
 
 REPORT = Path(str(resources.files("qualm.auditing.report")))
 

@@ -9,9 +9,9 @@ from rich.text import Text
 from qualm.auditing.report import telling
 from qualm.auditing.report.build import build
 from qualm.auditing.report.content import Report, report_of
-from qualm.auditing.report.figures import figure, places
 from qualm.auditing.report.words import Words
 from qualm.auditing.types import Audit, Proof
+from qualm.page.figures import figure, places
 
 Json = dict[str, Any]
 STYLES = {"better": "green", "worse": "red", "cannot tell": "default", "not measured": "dim"}

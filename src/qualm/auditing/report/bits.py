@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from qualm.auditing.report import telling
-from qualm.auditing.report.figures import plain
-from qualm.auditing.report.markup import Child, Html, h
 from qualm.auditing.report.svg import glyph
 from qualm.auditing.report.words import Words
+from qualm.page.figures import plain
+from qualm.page.markup import Child, Html, h
 
 Json = dict[str, Any]
 

@@ -11,13 +11,13 @@ from sys import modules
 from typing import Any
 
 from qualm import __version__
-from qualm.auditing.report.axes import ends, reined
 from qualm.auditing.report.content import Report, Subject
 from qualm.auditing.report.examples import FEWEST, MOST, examples, turns
 from qualm.auditing.report.series import chart
 from qualm.auditing.report.words import Words
 from qualm.auditing.types import Change, Measurement, Proof, Reading
 from qualm.lm.base import PSEUDO, Card
+from qualm.page.axes import ends, reined
 
 SCHEMA = "qualm.report/1"
 CHANGED = (

@@ -4,9 +4,9 @@ from typing import Any
 
 from qualm.auditing.report import telling
 from qualm.auditing.report.bits import badge, facts, figure_of, interval, plain_figure, prompt, quote, table, verdict
-from qualm.auditing.report.figures import plain
-from qualm.auditing.report.markup import Child, Html, h
 from qualm.auditing.report.words import Words
+from qualm.page.figures import plain
+from qualm.page.markup import Child, Html, h
 
 Json = dict[str, Any]
 LONG = 50  # characters of an answer that does not fit beside the other

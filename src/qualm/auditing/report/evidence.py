@@ -3,10 +3,10 @@
 from typing import Any
 
 from qualm.auditing.report.bits import facts, prompt, quote, table
-from qualm.auditing.report.figures import duration, many, size
-from qualm.auditing.report.markup import Child, Html, h
 from qualm.auditing.report.svg import glyph
 from qualm.auditing.report.words import Words
+from qualm.page.figures import duration, many, size
+from qualm.page.markup import Child, Html, h
 
 Json = dict[str, Any]
 

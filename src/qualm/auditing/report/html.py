@@ -1,18 +1,16 @@
 """The page: one file that loads nothing, runs one known script, and shows one dictionary."""
 
 import re
-from base64 import b64encode
-from hashlib import sha256
-from importlib import resources
 from typing import Any
 
 from qualm.auditing.report import evidence, limits, mended
 from qualm.auditing.report.bits import section
 from qualm.auditing.report.cases import cases
-from qualm.auditing.report.markup import Html, h
 from qualm.auditing.report.svg import bar, glyph, glyphs
 from qualm.auditing.report.telling import VERDICTS
 from qualm.auditing.report.words import Words
+from qualm.page.markup import Html, h
+from qualm.page.sheet import THEME, Sheet, document
 
 Json = dict[str, Any]
 
@@ -20,34 +18,9 @@ Json = dict[str, Any]
 def html(page: Json) -> str:
     """The whole page of a "qualm.report/1" dictionary."""
     say = Words(page["language"])
-    style, script = _packed("page.css"), _packed("page.js")
-    head = h(
-        "head",
-        {},
-        h("meta", {"charset": "utf-8"}),
-        h("meta", {"http-equiv": "Content-Security-Policy", "content": _policy(style, script)}),
-        h("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
-        h("meta", {"name": "color-scheme", "content": "light dark"}),
-        h("meta", {"name": "generator", "content": f"qualm {page['qualm']}"}),
-        h("title", {}, page["title"]),
-        h("style", {}, style),
-    )
-    body = h("body", {}, _body(page, say), h("script", {}, script))
-    return "<!doctype html>\n" + h("html", {"lang": page["language"]}, head, body) + "\n"
-
-
-def _packed(name: str) -> Html:
-    return Html((resources.files(str(__package__)) / name).read_text(encoding="utf-8"))
-
-
-def _policy(style: str, script: str) -> str:
-    """Nothing may be loaded, and of what is inline only our own style and script, by their hashes."""
-    allowed = {
-        kind: b64encode(sha256(text.encode()).digest()).decode()
-        for kind, text in (("style", style), ("script", script))
-    }
-    only = "; ".join(f"{kind}-src 'sha256-{digest}'" for kind, digest in allowed.items())
-    return f"default-src 'none'; {only}; base-uri 'none'; form-action 'none'"
+    own = str(__package__)
+    style, script = (THEME, (own, "page.css")), ((own, "page.js"),)
+    return document(Sheet(page["title"], f"qualm {page['qualm']}", style, script, page["language"]), _body(page, say))
 
 
 def _body(page: Json, say: Words) -> list[Html]:

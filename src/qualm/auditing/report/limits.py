@@ -4,10 +4,10 @@ from typing import Any
 
 from qualm.auditing.report import telling
 from qualm.auditing.report.bits import figure_of, interval, plain_figure, reading, table, unseen
-from qualm.auditing.report.figures import duration, figure, many, size
-from qualm.auditing.report.markup import Html, h
 from qualm.auditing.report.svg import glyph, plot, whisker
 from qualm.auditing.report.words import Words
+from qualm.page.figures import duration, figure, many, size
+from qualm.page.markup import Html, h
 
 Json = dict[str, Any]
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from qualm.auditing.report import evidence, telling
-from qualm.auditing.report.figures import duration, figure, plain
 from qualm.auditing.report.words import Words
+from qualm.page.figures import duration, figure, plain
 
 Json = dict[str, Any]
 

@@ -5,10 +5,10 @@ from typing import Any
 from qualm.auditing.report import telling
 from qualm.auditing.report.bits import badge, table, unseen, verdict
 from qualm.auditing.report.limits import chart_figure
-from qualm.auditing.report.markup import Html, h
 from qualm.auditing.report.svg import bar, delta, dumbbell, glyph
 from qualm.auditing.report.telling import VERDICTS
 from qualm.auditing.report.words import Words
+from qualm.page.markup import Html, h
 
 Json = dict[str, Any]
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from math import log2
 from typing import Any
 
-from qualm.auditing.report.axes import ends, reined, ticks
-from qualm.auditing.report.figures import figure
-from qualm.auditing.report.markup import Html, h
+from qualm.page.axes import ends, reined, ticks
+from qualm.page.figures import figure
+from qualm.page.markup import Html, h
 
 Json = dict[str, Any]
 

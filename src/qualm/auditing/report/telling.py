@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from qualm.auditing.report.figures import NONE, between, difference, differences, figure, p_value, places
 from qualm.auditing.report.words import Words
+from qualm.page.figures import NONE, between, difference, differences, figure, p_value, places
 
 Json = dict[str, Any]
 
