@@ -1,0 +1,42 @@
+"""What models learn, each figure with its interval and beside a baseline.
+
+    python benchmarks/learning.py text --shared DATA [--seeds 0,1,2]
+
+Figures: text (RNN, GRU, LSTM, GPT and n-grams), overfitting (and what mends it), sentiment (BERT and TF-IDF, English
+and Chinese), translation (Transformer, LSTM with attention, word lookup). DATA is the folder of the data sets that
+docs/learning.md names. One thread, no GPU. Written as a table for people, and with --output FILE as JSON.
+"""
+
+import argparse
+import importlib
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from learning_figure import Figure
+
+FIGURES = ("text", "overfitting", "sentiment", "translation")
+
+
+def main(words: Sequence[str] | None = None) -> Figure:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("figure", choices=FIGURES)
+    parser.add_argument("--shared", type=Path, required=True, help="the folder of data sets")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--output", type=Path, help="write the figure here, as JSON")
+    args = parser.parse_args(words)
+    torch.set_num_threads(1)
+    began, seeds = time.perf_counter(), [int(seed) for seed in args.seeds.split(",")]
+    with tempfile.TemporaryDirectory() as work:
+        figure = importlib.import_module(f"learning_{args.figure}").measure(args.shared, Path(work), seeds)
+    print(f"\n{figure.about}\n\n{figure.table()}\n\n{time.perf_counter() - began:.0f} s")
+    if args.output:
+        args.output.write_text(json.dumps(figure.plain(), indent=1) + "\n", encoding="utf-8")
+    return figure
+
+
+if __name__ == "__main__":
+    main()

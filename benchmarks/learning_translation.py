@@ -1,0 +1,169 @@
+"""Translation: a small Transformer, an LSTM with attention at equal parameters and tokens, and word-by-word lookup."""
+
+import json
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from learning_figure import Figure, opened
+
+from qualm.auditing.intervals import compare, interval
+from qualm.lm.base import Sampling
+from qualm.lm.load import load_base
+from qualm.models.base import EncoderDecoder
+from qualm.models.marian import Marian, MarianConfig
+from qualm.models.rnn_attention import RnnAttention, RnnAttentionConfig
+from qualm.tokens.train import train_bpe
+from qualm.training.recipe import Tuning
+from qualm.training.settings import TuneSettings
+from qualm.training.tuning import tune
+
+LONGEST, TESTED = 10, 200  # English words of a sentence; sentences to translate
+VOCAB, DEPTH, BATCH, PASSES = 1500, 3, 32, 2
+RATES = {"Marian": 4e-3, "LSTM with attention": 4e-3}
+ROUNDS = 8  # of expectation and maximisation
+NGRAMS, BETA = 6, 2  # of chrF
+Pair = tuple[str, str]
+Columns = Mapping[str, np.ndarray]
+
+
+def words(text: str) -> list[str]:
+    """Words and marks; what is elided stands with its apostrophe: "l'", "homme"."""
+    return re.findall(r"\w+'|\w+|[^\w\s]", text)
+
+
+def joined(found: Sequence[str]) -> str:
+    return re.sub(r"(?<=') | (?=[.,!?;:])", "", " ".join(found))
+
+
+def pairs(folder: Path, part: str) -> list[Pair]:
+    """English and French sentences, those of at most LONGEST English words."""
+    english, french = (opened(folder / f"{part}.{language}.gz").splitlines() for language in ("en", "fr"))
+    both = zip(english, french, strict=True)
+    return [(e.strip(), f.strip()) for e, f in both if e.strip() and f.strip() and len(e.split()) <= LONGEST]
+
+
+def lexicon(learnt: Sequence[Pair]) -> dict[str, str]:
+    """The likeliest French word for each English one: IBM model 1 (Brown et al. 1993), the empty word included."""
+    sides: tuple[dict[str, int], dict[str, int]] = ({"": 0}, {})
+    cells: list[tuple[int, int, int]] = []  # English word, French word, and which French word of which sentence
+    place = 0
+    for english, french in learnt:
+        e_ids = [0, *(sides[0].setdefault(w, len(sides[0])) for w in words(english.lower()))]
+        for word in words(french):
+            f_id = sides[1].setdefault(word, len(sides[1]))
+            cells += [(e, f_id, place) for e in e_ids]
+            place += 1
+    e, f, at = np.array(cells).T
+    keys, cell = np.unique(e * len(sides[1]) + f, return_inverse=True)
+    source, t = keys // len(sides[1]), np.ones(len(keys))  # t: how likely this French word is, given the English one
+    for _ in range(ROUNDS):
+        share = t[cell] / np.bincount(at, t[cell])[at]
+        counts = np.bincount(cell, share)
+        t = counts / np.bincount(source, counts)[source]
+    order = np.lexsort((-t, source))
+    first = order[np.unique(source[order], return_index=True)[1]]
+    french_words = list(sides[1])
+    best = {int(source[i]): french_words[keys[i] % len(french_words)] for i in first}
+    return {word: best[i] for word, i in sides[0].items()}
+
+
+def looked_up(known: Mapping[str, str], text: str) -> str:
+    """Word for word; one that is not known stays."""
+    said = joined([known.get(word.lower(), word) for word in words(text)])
+    return said[:1].upper() + said[1:]
+
+
+def overlap(units: Sequence[Any], reference: Sequence[Any], n: int) -> tuple[int, int, int]:
+    """n-grams in both, in the first, in the second."""
+    ours, theirs = (Counter(tuple(s[i : i + n]) for i in range(len(s) - n + 1)) for s in (units, reference))
+    return (ours & theirs).total(), ours.total(), theirs.total()
+
+
+def counted(said: Sequence[str], wanted: Sequence[str]) -> dict[str, np.ndarray]:
+    """What chrF and BLEU are made of, a row a sentence: columns "c1" ... of characters, "w1" ... of words, (n, 3)."""
+    found: dict[str, list[tuple[int, int, int]]] = {}
+    for ours, theirs in zip(said, wanted, strict=True):
+        for n in range(1, NGRAMS + 1):
+            found.setdefault(f"c{n}", []).append(overlap("".join(ours.split()), "".join(theirs.split()), n))
+        for n in range(1, 5):
+            found.setdefault(f"w{n}", []).append(overlap(words(ours), words(theirs), n))
+    return {name: np.array(rows, float) for name, rows in found.items()}
+
+
+def chrf(columns: Columns) -> float:
+    """Corpus chrF2, 0 to 100 (Popović 2015): no words, no spaces, as sacreBLEU computes it."""
+    sums = [columns[f"c{n}"].sum(0) for n in range(1, NGRAMS + 1)]
+    sums = [s for s in sums if s[1] and s[2]]
+    precision, recall = (float(np.mean([s[0] / s[side] for s in sums])) if sums else 0.0 for side in (1, 2))
+    below = BETA**2 * precision + recall
+    return 100 * (1 + BETA**2) * precision * recall / below if below else 0.0
+
+
+def bleu(columns: Columns) -> float:
+    """Corpus BLEU-4, 0 to 100 (Papineni et al. 2002), on the words that `words` finds, no smoothing."""
+    sums = [columns[f"w{n}"].sum(0) for n in range(1, 5)]
+    if not all(s[0] for s in sums):
+        return 0.0
+    short = min(0.0, 1 - sums[0][2] / sums[0][1])
+    return 100 * math.exp(short + float(np.mean([math.log(s[0] / s[1]) for s in sums])))
+
+
+def models(vocab: int, end: int) -> dict[str, EncoderDecoder]:
+    """A Transformer from the dial, and the LSTM whose width comes nearest to as many parameters."""
+    ids: dict[str, Any] = {"eos_token_id": end, "pad_token_id": 1, "decoder_start_token_id": end}
+    marian = Marian(MarianConfig.sized(DEPTH, vocab, 64, **ids))
+    del ids["pad_token_id"]
+    sizes = [RnnAttentionConfig(vocab, width, 1, embedding_size=width, **ids) for width in range(32, 400, 4)]
+    near = min(sizes, key=lambda config: abs(config.parameters - marian.config.parameters))
+    return {"Marian": marian, "LSTM with attention": RnnAttention(near)}
+
+
+def measure(shared: Path, work: Path, seeds: Sequence[int]) -> Figure:
+    folder = shared / "mt-multi30k"
+    learnt, tested = pairs(folder, "train"), pairs(folder, "val")[:TESTED]
+    known = {english for english, _ in tested}
+    learnt = [pair for pair in learnt if pair[0] not in known]
+    sources, wanted = [list(side) for side in zip(*tested, strict=True)]
+    rows = [json.dumps({"source": e, "target": f}, ensure_ascii=False) for e, f in learnt]
+    (work / "pairs").mkdir()
+    (work / "pairs" / "validation.jsonl").write_text("\n".join(rows[:200]))
+    (work / "pairs" / "train.jsonl").write_text("\n".join(rows[200:]))
+    figure = Figure(
+        "translation",
+        f"Multi30k English to French, sentences of at most {LONGEST} English words: {len(rows) - 200:,} pairs to learn "
+        f"from, {PASSES} passes; the first {len(tested)} of its validation part to translate, greedily. Corpus chrF2 "
+        "and BLEU-4 with the bootstrap over sentences.",
+        ("translator", "parameters", "seed", "chrF", "BLEU", "chrF beside lookup", "seconds"),
+    )
+    cases = np.arange(len(tested))
+    began, lookup = time.perf_counter(), lexicon(learnt)
+    base = counted([looked_up(lookup, text) for text in sources], wanted)
+
+    def add(name: str, count: str, seed: str, columns: Columns, began: float) -> None:
+        scores = [interval(columns, cases, score, share=False) for score in (chrf, bleu)]
+        beside = None if columns is base else compare(base, columns, cases, chrf, share=False)
+        figure.add(name, count, seed, *scores, beside, f"{time.perf_counter() - began:.0f}")
+
+    add("word for word", f"{len(lookup):,} words", "", base, began)
+    add("the source as it stands", "", "", counted(sources, wanted), began)
+    tokens = train_bpe((text for pair in learnt for text in pair), VOCAB, frame=(False, True))
+    for seed in seeds:
+        for name, model in models(tokens.vocab_size, tokens.eos_id or 0).items():
+            began = time.perf_counter()
+            model.init_weights(seed)
+            settings = TuneSettings(
+                epochs=PASSES, batch=BATCH, lr=RATES[name], optimiser="muon", seed=seed, eval_every=400, save_every=4000
+            )
+            output = work / f"{name.split()[0]}-{seed}"
+            tune(model, tokens, work / "pairs", output, Tuning("seq2seq", length=64, train=settings))
+            said = load_base(output).generate(sources, Sampling(max_tokens=40))
+            columns = counted([each.text.strip() for each in said], wanted)
+            print("\n".join(f"  {e} -> {s.text.strip()}" for e, s in zip(sources[:3], said, strict=False)))
+            add(name, f"{model.config.parameters:,}", str(seed), columns, began)
+    return figure
