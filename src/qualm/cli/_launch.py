@@ -26,6 +26,7 @@ from qualm.training.parallel import LostRank
 HERE = "127.0.0.1"
 POLL, GRACE = 0.05, 20.0  # seconds between two looks at the processes; from the end of one to that of the others
 HUNG = timedelta(hours=2)  # without a word of another process: longer than preparing a text or a validation takes
+LAUNCHED = "QUALM_LAUNCHED"  # set by `start`, which tells of a process that was killed
 ENDED = "ended"  # the key of the process that tells of an error, and its exit code
 
 
@@ -42,8 +43,8 @@ def start(processes: Processes, tokens: Sequence[str]) -> int:
         if code is not None:
             return code
         if left:
-            again = f"{left} restart{'s' if left > 1 else ''} left"
-            print(f"qualm: a process was killed (signal {number}); starting again, {again}", file=sys.stderr)
+            again = f"starting again ({left - 1} more if need be)"
+            print(f"qualm: a process was killed (signal {number}); {again}", file=sys.stderr, flush=True)
     raise QualmError(f"a process was killed (signal {number})", then="run it again to go on from the last checkpoint")
 
 
@@ -51,7 +52,7 @@ def _run(count: int, tokens: Sequence[str]) -> tuple[int | None, int]:
     """The exit code of processes that ran once, None if one was lost; and the signal that it was lost to."""
     store = _store()
     shared = os.environ | {"MASTER_ADDR": HERE, "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), LAUNCHED: "yes"}
     shared.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // count)))
     command, workers = [sys.executable, "-m", "qualm", *tokens], list[subprocess.Popen[bytes]]()
     with _passed_on(workers):
@@ -132,7 +133,7 @@ def joined() -> Iterator[bool]:
         yield rank == 0
     except QualmError as error:
         teller, code = store.compare_set(ENDED, "", f"{rank} {error.exit_code}").decode().split()
-        if int(teller) != rank:
+        if int(teller) != rank or (isinstance(error, LostRank) and LAUNCHED in os.environ):
             raise SystemExit(int(code)) from error
         raise
     except (KeyboardInterrupt, Terminated) as error:

@@ -288,7 +288,8 @@ class _Run:
                 continue
             with self.precision.cast():
                 part, targets = self.loss(self.model, self.data.batch(own, when).to(self.device))
-            self.precision.backward(part)
+            if part.requires_grad:  # else no target is among these rows
+                self.precision.backward(part)
             nats += part.detach()
             count += targets
         totals = torch.stack((nats.double(), nats.new_tensor(count, dtype=torch.double)))

@@ -1,0 +1,256 @@
+"""Train on several processes in every way that matters, and report what came of it.
+
+`python tests/ranks.py FOLDER` prints it as JSON. A program of its own because it forks: torch is imported once, then
+every process of a run is a child, joined to the others by gloo.
+"""
+
+import errno
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from qualm.corpus.packing import Packed
+from qualm.errors import QualmError
+from qualm.models.bert import Bert, BertConfig
+from qualm.models.gpt import Gpt, GptConfig
+from qualm.models.llama import Llama, LlamaConfig
+from qualm.models.rnn import Rnn, RnnConfig
+from qualm.training import parallel, state
+from qualm.training.checkpoint import Checkpoints
+from qualm.training.data import IGNORE, Batch, Rows, StreamRows, TensorRows
+from qualm.training.loop import Hooks, fit
+from qualm.training.losses import Carried, causal, masked
+from qualm.training.settings import TrainSettings
+
+WAIT = 60.0  # seconds after which a process is taken for hung
+VOCAB, ROWS = 24, 37
+SETTINGS = TrainSettings(steps=8, batch=5, lr=1e-2, threads=1, precision="fp32", eval_every=4, save_every=2)
+
+
+def together(work: Callable[[int], Any], size: int, place: Path) -> list[Any]:
+    """What each of `size` processes returns of work(rank); {"error": ...} of one that ended in a QualmError, None of
+    one that was killed."""
+    place.mkdir(parents=True)
+    children = [fork(work, rank, size, place) for rank in range(size)]
+    until = time.monotonic() + WAIT
+    for child in children:
+        while os.waitpid(child, os.WNOHANG) == (0, 0):
+            if time.monotonic() > until:
+                os.kill(child, signal.SIGKILL)
+                raise AssertionError("a process hangs")
+            time.sleep(0.01)
+    traces = [path.read_text() for path in place.glob("*.trace")]
+    assert not traces, traces[0]
+    told = [place / f"{rank}.json" for rank in range(size)]
+    return [json.loads(path.read_text()) if path.exists() else None for path in told]
+
+
+def fork(work: Callable[[int], Any], rank: int, size: int, place: Path) -> int:
+    child = os.fork()
+    if child:
+        return child
+    try:
+        store = dist.FileStore(str(place / "store"), size)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=WAIT))
+        try:
+            told = work(rank)
+        except QualmError as error:
+            told = {"error": str(error), "code": error.exit_code}
+        (place / f"{rank}.json").write_text(json.dumps(told))
+    except BaseException:
+        (place / f"{rank}.trace").write_text(traceback.format_exc())
+        raise
+    finally:
+        os._exit(0)
+    return 0
+
+
+# -- what is trained
+
+
+def ids(seed: int = 0) -> torch.Tensor:
+    return torch.randint(VOCAB, (ROWS, 9), generator=torch.Generator().manual_seed(seed))
+
+
+def llama() -> Llama:
+    return Llama(LlamaConfig(VOCAB, 16, 32, 2, 2, tie_word_embeddings=True, initializer_range=0.2))
+
+
+def gpt() -> Gpt:
+    return Gpt(GptConfig(VOCAB, 16, 2, 2, 16, initializer_range=0.2, resid_pdrop=0.2, embd_pdrop=0.2))
+
+
+class Masks(Rows):
+    """Rows of which every other one has nothing to predict, so that a process may have no gradient of the head."""
+
+    def __init__(self):
+        self.identity = {"masks": "made up"}
+
+    def __len__(self) -> int:
+        return ROWS
+
+    def batch(self, rows: np.ndarray, epochs: np.ndarray) -> Batch:
+        own = ids()[torch.from_numpy(rows)]
+        labels = torch.where(torch.from_numpy(rows % 2 == 0)[:, None] & (own % 3 == 0), own, IGNORE)
+        return Batch(ids=own, labels=labels)
+
+
+class Seen(TensorRows):
+    """Rows that are noted when they are drawn: (epoch, row)."""
+
+    def __init__(self, rows: torch.Tensor):
+        super().__init__(rows)
+        self.seen: list[tuple[int, int]] = []
+
+    def batch(self, rows: np.ndarray, epochs: np.ndarray) -> Batch:
+        self.seen += zip(epochs.tolist(), rows.tolist(), strict=True)
+        return super().batch(rows, epochs)
+
+
+def stream() -> StreamRows:
+    text = np.random.default_rng(0).integers(VOCAB, size=400).astype(np.uint16)
+    return StreamRows(Packed(text, np.array([400]), np.array([400]), {"documents": "made up"}), 8, SETTINGS.batch)
+
+
+CASES: dict[str, Callable[[], tuple]] = {
+    "llama": lambda: (llama(), TensorRows(ids()), causal),
+    "rnn": lambda: (Rnn(RnnConfig.sized(1, VOCAB, 8)), stream(), Carried()),
+    "bert": lambda: (Bert(BertConfig.sized(1, VOCAB, 16)), Masks(), masked),
+}
+
+
+def losses(case: tuple, settings: TrainSettings, folder: Path | None = None, hooks: Hooks = Hooks()) -> list[float]:
+    """Loss and norm of every step, and the hash of the weights it ends with."""
+    rows: list[Any] = []
+
+    def on_step(row: Any) -> None:
+        hooks.on_step(row)
+        rows.extend((row["loss"], row["norm"]))
+
+    model, data, loss = case
+    torch.manual_seed(7)
+    fit(model, data, loss, settings, folder, replace(hooks, on_step=on_step))
+    return [*rows, state.hash_weights(model)]
+
+
+def stopping(step: int, rank: int = 0) -> Hooks:
+    """Hooks by which process `rank` alone asks for an end after `step` steps."""
+    asked = iter(range(1, 1000))
+    return Hooks(should_stop=lambda: next(asked) == step and dist.is_initialized() and dist.get_rank() == rank)
+
+
+# -- what happens
+
+
+def curves(place: Path) -> dict[str, Any]:
+    """Each case on one process, on two, and on more than there are rows in a micro-batch."""
+    found: dict[str, Any] = {}
+    few = replace(SETTINGS, batch=2, accumulate=3)
+    for name, make in CASES.items():
+        parallel.MESSAGE = 300  # bytes: gradients go in many messages
+        found[name] = [losses(make(), SETTINGS), *together(lambda _, m=make: losses(m(), SETTINGS), 2, place / name)]
+    two = together(lambda _: losses(CASES["llama"](), few), 3, place / "few")
+    found["few"] = [losses(CASES["llama"](), few), *two]
+    return found
+
+
+def noise(place: Path) -> dict[str, Any]:
+    """With dropout on two processes: run whole, run in two parts, and what each process draws."""
+    case: Callable[[], tuple] = lambda: (gpt(), TensorRows(ids()), causal)  # noqa: E731
+    drawn = together(lambda _: first_noise(), 2, place / "drawn")
+    whole = together(lambda _: losses(case(), SETTINGS, place / "whole"), 2, place / "a")
+    stopped = together(lambda _: losses(case(), SETTINGS, place / "cut", stopping(3, rank=1)), 2, place / "b")
+    steps = [path.name for path in (place / "cut").glob("step-*")]
+    rest = together(lambda _: losses(case(), SETTINGS, place / "cut"), 2, place / "c")
+    return {"drawn": drawn, "whole": whole[0], "stopped": stopped, "steps": steps, "rest": rest[0]}
+
+
+def first_noise() -> float:
+    taken: list[float] = []
+
+    def loss(model: Any, batch: Batch) -> tuple[torch.Tensor, int]:
+        taken.append(float(torch.rand(())))
+        return causal(model, batch)
+
+    losses((llama(), TensorRows(ids()), loss), replace(SETTINGS, steps=1))
+    return taken[0]
+
+
+def sizes(place: Path, name: str) -> dict[str, Any]:
+    """Two processes, then one, then two go on with one run; and the same on one process."""
+    settings = replace(SETTINGS, steps=30, strict=False)
+    told: dict[str, Any] = {"seen": []}
+
+    def part(stop: int, strict: bool = False) -> Callable[[int], Any]:
+        def work(_: int) -> Any:
+            model, data, loss = CASES[name]()
+            data = Seen(data.rows) if name == "llama" else data
+            try:
+                losses((model, data, loss), replace(settings, strict=strict), place / "run", stopping(stop))
+            except QualmError as error:
+                if error.exit_code != 75:
+                    raise
+            return data.seen if name == "llama" else []
+
+        return work
+
+    for number, (size, stop) in enumerate(((2, 7), (1, 9), (2, 99))):
+        told["seen"] += [pair for seen in together(part(stop), size, place / str(number)) for pair in seen]
+        if number == 0:
+            told["refused"] = together(part(99, strict=True), 1, place / "refused")
+    log = [json.loads(line) for line in (place / "run" / "metrics.jsonl").read_text().splitlines()]
+    told["losses"] = [row["loss"] for row in log]
+    told["one"] = losses(CASES[name](), settings)[:-1:2]
+    return told
+
+
+def faults(place: Path) -> dict[str, Any]:
+    """A process that is killed, a disk that is full, data that differ."""
+
+    def killed(rank: int) -> Any:
+        began = time.monotonic()
+
+        def on_stop() -> bool:
+            if rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return False
+
+        try:
+            losses(CASES["llama"](), SETTINGS, place / "killed", Hooks(should_stop=on_stop))
+        except QualmError as error:
+            return {"error": str(error), "code": error.exit_code, "seconds": time.monotonic() - began}
+
+    def full(rank: int) -> Any:
+        def no_space(folder: Path, *rest: Any) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        state.write = no_space
+        return losses(CASES["llama"](), SETTINGS, place / "full")
+
+    def unlike(rank: int) -> Any:
+        return losses((llama(), TensorRows(ids(rank)), causal), SETTINGS, place / "unlike")
+
+    found = {work.__name__: together(work, 2, place / f"{work.__name__}.told") for work in (killed, full, unlike)}
+    assert Checkpoints(place / "full", print).steps() == []
+    return found
+
+
+if __name__ == "__main__":
+    home = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    happened: dict[str, Any] = {"curves": curves(home / "curves"), "noise": noise(home / "noise")}
+    happened["sizes"] = {name: sizes(home / name, name) for name in ("llama", "rnn")}
+    happened["faults"] = faults(home / "faults")
+    print(json.dumps(happened))
