@@ -40,11 +40,16 @@ def bpe(
     return models.BPE(dict(numbered), pairs, unk_token=unknown, fuse_unk=True, byte_fallback=byte_fallback)
 
 
-def characters(numbered: Mapping[str, int], control: Sequence[str] = ()) -> Tokenizer:
-    """A token a character; characters that have no id are left out. `control` spells control tokens of `numbered`."""
-    known = "".join(f"\\x{{{ord(c):X}}}" for c in numbered if len(c) == 1)
-    tokenizer = Tokenizer(models.BPE(dict(numbered), []))  # no merges: what it splits into characters stays so
-    tokenizer.normalizer = normalizers.Replace(Regex(f"[^{known}]"), "")
+def characters(numbered: Mapping[str, int], control: Sequence[str] = (), unknown: str = "") -> Tokenizer:
+    """A token a character; those that have no id are left out, or become the token `unknown` of `numbered`.
+
+    `control` spells control tokens of `numbered`.
+    """
+    model = models.BPE(dict(numbered), [], unk_token=unknown or None)  # no merges: what it splits stays split
+    tokenizer = Tokenizer(model)
+    if not unknown:
+        known = "".join(f"\\x{{{ord(c):X}}}" for c in numbered if len(c) == 1)
+        tokenizer.normalizer = normalizers.Replace(Regex(f"[^{known}]"), "")
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
     return tokenizer
