@@ -10,6 +10,7 @@ from cyclopts import Group, Parameter
 
 from qualm.cli import rooms
 from qualm.cli.common import Common
+from qualm.cli.memory import keep_memory
 from qualm.cli.processes import Processes
 from qualm.cli.stop import Stop
 from qualm.config import build
@@ -41,6 +42,7 @@ def train(
         data: A .txt, .md or .jsonl file, or a folder of them. A line of .jsonl has "text" or "messages".
         output: The folder that becomes the model.
     """
+    keep_memory()
     wanted = {**vars(making), "size": size_of(str(making.size)), "train": settings}
     recipe = build(Recipe, wanted)
     if processes.to_start:
@@ -53,6 +55,7 @@ def train(
     if not first:
         return None
     common.result(told(trained), str(trained.folder))
+    common.remark(f"how it went: {trained.folder / 'training.html'}")
     common.remark(f'talk to it: qualm chat {output}   continue a text: qualm generate {output} "..."')
     return None
 
@@ -87,7 +90,9 @@ def size_of(text: str) -> int | str:
 
 
 class Watch:
-    """Training on a bar: loss in nats a token, tokens a second, and what the last validation read."""
+    """Training on a bar: loss in nats a token and in bits a byte of text, tokens a second, the share of what a matrix
+    product reaches on this machine, and what the last validation read.
+    """
 
     def __init__(self, bar: "Bar"):
         self.bar, self.validation = bar, ""
@@ -96,5 +101,7 @@ class Watch:
         loss = "-" if row["loss"] is None else f"{row['loss']:.3f}"
         if row.get("validation") is not None:
             self.validation = f"  validation {row['validation']:.3f}"
-        note = f"loss {loss}  {row['tokens_per_second']:,.0f} tokens/s{self.validation}"
+        bits = f" ({row['bits_per_byte']:.3f} bits a byte)" if "bits_per_byte" in row else ""
+        share = f", {100 * row['peak_share']:.0f}% of peak" if "peak_share" in row else ""
+        note = f"loss {loss}{bits}  {row['tokens_per_second']:,.0f} tokens/s{share}{self.validation}"
         self.bar.update("training", row["step"], row["steps"], note)

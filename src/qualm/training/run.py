@@ -24,6 +24,7 @@ from qualm.tokens.tokenizer import Tokens
 from qualm.tokens.train import train_bpe
 from qualm.training.loop import Hooks, Result, fit
 from qualm.training.objectives import objective_of
+from qualm.training.page import NAME, About, Page
 from qualm.training.parallel import Ranks
 from qualm.training.recipe import Recipe
 from qualm.training.size import config_of, depth_of, made, vocab_of, with_keys
@@ -79,8 +80,11 @@ def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks
         if isinstance(trained, Model):
             write_folder(trained, tokens, folder, {**about, "name": output.name})
 
-    hooks = replace(hooks, validate=validate if held else None, write=write)
-    result = fit(model, rows, objective.loss(), recipe.train, work, hooks)
+    page = Page(work, output / NAME, About(output.name, kind.unit, _facts(recipe, model, packed, held)))
+    hooks = replace(hooks, validate=validate if held else None, write=write, on_step=page.watching(hooks.on_step))
+    hooks = replace(hooks, flops=objective.flops(model.config))
+    with page.kept():
+        result = fit(model, rows, objective.loss(), recipe.train, work, hooks)
     best = {"validation": result.best, "unit": kind.unit}
     about["training"] |= {"steps": result.steps, "best_step": result.best_step, **best}
     if ranks.first:
@@ -125,6 +129,24 @@ def _duration(recipe: Recipe, count: int, rows: int) -> Recipe:
         return recipe
     tokens = min(ENOUGH * count, OFTEN * rows * recipe.length)
     return replace(recipe, train=replace(s, steps=max(1, tokens // (s.batch * s.accumulate * recipe.length))))
+
+
+def _facts(recipe: Recipe, model: Model, packed: Packed, held: Packed | None) -> dict[tuple[str, str], dict[str, Any]]:
+    """What the page of the run says besides its curves."""
+    making, training = to_dict(recipe), vars(recipe.train)
+    making.pop("train")
+    shape = {"parameters": f"{parameters(model):,}", "tokens of the tokenizer": f"{model.config.vocab_size:,}"}
+    text = {"tokens": f"{packed.tokens:,}", "bytes": f"{packed.bytes:,}", **packed.identity}
+    text |= {f"held out, {name}": value for name, value in held.identity.items()} if held else {}
+    return {
+        ("The model", "模型"): {**making, **shape},
+        ("Training", "训练"): training,
+        ("The data", "数据"): text,
+        ("The machine", "机器"): {
+            "torch": torch.__version__,
+            "threads": recipe.train.threads or torch.get_num_threads(),
+        },
+    }
 
 
 def _about(data: Path, recipe: Recipe, packed: Packed, held: Packed | None) -> dict[str, Any]:
