@@ -80,6 +80,15 @@ def run(folder: Path, shared: Shared, steps: int = STEPS, stop: int = 0) -> None
         if steps == STEPS:
             time.sleep(0.001)
 
+    watch_saves(shared)
+    hooks = Hooks(validate, on_step, should_stop=lambda: shared.get()[1] == stop > 0)
+    fit(model, TensorRows(ids), causal, replace(SETTINGS, steps=steps), folder, hooks)
+    (folder / "final").write_text(state.hash_weights(model))
+    shared.set(DONE, steps)
+
+
+def watch_saves(shared: Shared) -> None:
+    """Have every save noted, and how long it takes."""
     saving = Checkpoints.save
 
     def save(self, step, fill):
@@ -90,10 +99,6 @@ def run(folder: Path, shared: Shared, steps: int = STEPS, stop: int = 0) -> None
         shared.set(TRAINING, step)
 
     Checkpoints.save = save
-    hooks = Hooks(validate, on_step, should_stop=lambda: shared.get()[1] == stop > 0)
-    fit(model, TensorRows(ids), causal, replace(SETTINGS, steps=steps), folder, hooks)
-    (folder / "final").write_text(state.hash_weights(model))
-    shared.set(DONE, steps)
 
 
 def fork(work: Callable[[], None]) -> int:

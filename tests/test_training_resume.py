@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from qualm import registry
 from qualm.errors import InputError, QualmError, Stopped
 from qualm.files import read_json, write_json
 from qualm.models.llama import Llama, LlamaConfig
@@ -134,13 +135,13 @@ def crashes(tmp_path_factory):
     return crash(tmp_path_factory.mktemp("crashes"), trials=6)
 
 
-def crash(place: Path, trials: int) -> dict:
+def crash(place: Path, trials: int, name: str = "crashes.py") -> dict:
     memory = Path("/dev/shm")  # where there is one, the disk's speed does not matter
     if memory.is_dir() and os.access(memory, os.W_OK):
         place = memory / f"qualm-crashes-{os.getpid()}"
     place.mkdir(exist_ok=True)
     try:
-        program = Path(__file__).with_name("crashes.py")
+        program = Path(__file__).with_name(name)
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, str(program), str(place), str(trials)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
@@ -192,6 +193,23 @@ def test_a_full_disk_at_any_point_of_a_save_is_said_and_hurts_nothing(crashes):
     assert faults["full"] >= 20
     assert faults["unclear"] == 0
     assert faults["harmed"] == 0
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@busy
+def test_every_family_killed_at_random_ends_as_if_left_alone(kills, tmp_path):
+    happened = crash(tmp_path / "families", kills, "crashes_families.py")
+    families, naive = happened["families"], happened["in place"]
+    assert {name.split()[0] for name in families} == set(registry.names("models")) - {"bilstm"}  # learns no plain text
+    assert "rnn stateful" in families
+    for name, found in families.items():
+        assert found["unequal"] == found["unusable"] == found["unloadable"] == 0, (name, found)
+        assert found["training"] + found["saving"] > 0, (name, found)
+    landed = {where: sum(found[where] for found in families.values()) for where in ("training", "saving")}
+    assert landed["training"] >= 5  # or the test would prove nothing
+    assert landed["saving"] >= (6 if kills == 2 else 10)
+    assert naive["saving"] > 0
+    assert naive["unloadable"] + naive["unusable"] + naive["unequal"] > 0  # writing in place does not pass
 
 
 # -- damage
