@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from qualm.cli import _journey as journey
     from qualm.cli import _launch as launch
     from qualm.cli import bars, tables
+    from qualm.corpus import documents, pipeline
     from qualm.lm import endpoint, load
     from qualm.mends import apply
     from qualm.tasks import apply as tasks
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 WHERE: Mapping[str, str] = {
     "apply": "qualm.mends.apply",
     "bars": "qualm.cli.bars",
+    "documents": "qualm.corpus.documents",
     "endpoint": "qualm.lm.endpoint",
     "journey": "qualm.cli._journey",
     "launch": "qualm.cli._launch",
     "load": "qualm.lm.load",
+    "pipeline": "qualm.corpus.pipeline",
     "prove": "qualm.auditing.prove",
     "record": "qualm.auditing.record",
     "registry": "qualm.registry",
@@ -39,10 +42,12 @@ WHERE: Mapping[str, str] = {
 __all__ = [
     "apply",
     "bars",
+    "documents",
     "endpoint",
     "journey",
     "launch",
     "load",
+    "pipeline",
     "prove",
     "record",
     "registry",

@@ -1,6 +1,54 @@
-"""Documents: read, split by content, pack for training."""
+"""Documents: read, clean, dedup, filter, scrub, split by content, pack for training."""
 
-from qualm.corpus.documents import Document, read, split
-from qualm.corpus.packing import Packed, load, pack
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Document", "Packed", "load", "pack", "read", "split"]
+if TYPE_CHECKING:
+    from qualm.corpus.clean import clean
+    from qualm.corpus.dedup import dedup
+    from qualm.corpus.documents import Document, read, split
+    from qualm.corpus.filter import filter_, keep
+    from qualm.corpus.packing import Packed, load, pack
+    from qualm.corpus.pipeline import Pipeline
+    from qualm.corpus.scrub import scrub
+    from qualm.corpus.settings import Cleaning, Deduping, Filtering, Keeping, Scrubbing
+
+_PUBLIC = {
+    **dict.fromkeys(("Document", "read", "split"), "documents"),
+    **dict.fromkeys(("Packed", "load", "pack"), "packing"),
+    **dict.fromkeys(("Cleaning", "Deduping", "Filtering", "Keeping", "Scrubbing"), "settings"),
+    **{
+        "clean": "clean",
+        "dedup": "dedup",
+        "filter_": "filter",
+        "keep": "filter",
+        "scrub": "scrub",
+        "Pipeline": "pipeline",
+    },
+}
+__all__ = [
+    "Cleaning",
+    "Deduping",
+    "Document",
+    "Filtering",
+    "Keeping",
+    "Packed",
+    "Pipeline",
+    "Scrubbing",
+    "clean",
+    "dedup",
+    "filter_",
+    "keep",
+    "load",
+    "pack",
+    "read",
+    "scrub",
+    "split",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when first asked for, so that settings can be had without numpy."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'qualm.corpus' has no attribute {name!r}")
+    return getattr(import_module(f"qualm.corpus.{_PUBLIC[name]}"), name)

@@ -1,0 +1,113 @@
+"""The settings of each step from raw documents to a corpus. Knows no numpy, so that `--help` is fast."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from qualm.errors import UsageError
+
+Kind = Literal["URL", "EMAIL", "IBAN", "ID", "CARD", "IP", "PASSPORT", "PHONE"]
+EVERY_KIND: tuple[Kind, ...] = ("URL", "EMAIL", "IBAN", "ID", "CARD", "IP", "PASSPORT", "PHONE")
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """How a text is made plain.
+
+    Attributes:
+        html: Take out comments, scripts, styles and tags, and resolve entities.
+        width: Write letters and digits in half width, katakana in full, punctuation as its neighbours are.
+        spaces: Squeeze white space inside and between lines; indents stay.
+        boilerplate: Take out lines that stand in at least so many documents; 0 keeps them all.
+        share: And in at least this share of the documents.
+    """
+
+    html: bool = True
+    width: bool = True
+    spaces: bool = True
+    boilerplate: int = 10
+    share: float = 0.001
+
+
+@dataclass(frozen=True)
+class Deduping:
+    """What counts as the same.
+
+    Attributes:
+        near: Drop a document as similar as this (Jaccard, of 5-grams) to one that was kept; 0 for exact copies only.
+            The bands find most of what is above 0.8 and little below 0.6.
+        paragraphs: Take out paragraphs of at least so many characters that stood before; 0 keeps them.
+        lines: The same for lines.
+        held_out: Files or folders whose documents, and what is near them, are dropped: another split.
+        evaluation: Files of test sets: a document that shares an n-gram with any text in them is dropped.
+        ngram: Words (characters, in scripts without spaces) that must be shared. Shorter texts must stand in a document
+            whole; shorter than 8 they are not looked for.
+    """
+
+    near: float = 0.7
+    paragraphs: int = 0
+    lines: int = 0
+    held_out: tuple[Path, ...] = ()
+    evaluation: tuple[Path, ...] = ()
+    ngram: int = 13
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.near <= 1:
+            raise UsageError(f"must be from 0 to 1, not {self.near}", where="near")
+        if self.ngram < 8:
+            raise UsageError(f"must be at least 8, not {self.ngram}", where="ngram", then="shorter runs are everywhere")
+
+
+@dataclass(frozen=True)
+class Filtering:
+    """Which documents are kept.
+
+    Attributes:
+        languages: Only these, by ISO 639 codes such as en,zh; none for all.
+        sure: The least certainty of the language, from 0 to 1.
+        shortest: The fewest words (characters, in scripts without spaces).
+        longest: The most.
+        rules: Drop what breaks a rule on symbols, digits, lines and repetition (Gopher's).
+        good: Documents that are wanted; with `bad`, a classifier is trained on both.
+        bad: Documents that are not.
+        threshold: The least probability of being good.
+        licences: Only documents whose licence is one of these; none for all.
+        licence_field: The key of a record that holds its licence.
+    """
+
+    languages: tuple[str, ...] = ()
+    sure: float = 0.5
+    shortest: int = 50
+    longest: int = 100_000
+    rules: bool = True
+    good: Path | None = None
+    bad: Path | None = None
+    threshold: float = 0.5
+    licences: tuple[str, ...] = ()
+    licence_field: str = "license"
+
+    def __post_init__(self) -> None:
+        if (self.good is None) != (self.bad is None):
+            raise UsageError("good and bad examples are needed, or neither", then="give --good FILE --bad FILE")
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """A function of a document that says True to keep it, or False, or why not. From Python only."""
+
+    keep: Callable[[Any], bool | str]
+
+
+@dataclass(frozen=True)
+class Scrubbing:
+    """What personal data is replaced.
+
+    Attributes:
+        kinds: These kinds, each by placeholders such as <EMAIL_1>, the same for the same value in a document.
+    """
+
+    kinds: tuple[Kind, ...] = EVERY_KIND
+
+
+Settings = Cleaning | Deduping | Filtering | Keeping | Scrubbing
