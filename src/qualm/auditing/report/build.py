@@ -11,6 +11,7 @@ from sys import modules
 from typing import Any
 
 from qualm import __version__
+from qualm.auditing.readings import margin
 from qualm.auditing.report.content import Report, Subject
 from qualm.auditing.report.examples import FEWEST, MOST, examples, turns
 from qualm.auditing.report.series import chart
@@ -22,7 +23,7 @@ from qualm.page.axes import ends, reined
 SCHEMA = "qualm.report/1"
 CHANGED = (
     "difference", "low", "high", "method", "p", "p_holm", "test", "detectable", "harmless",
-    "fixed", "broken", "n", "groups",
+    "fixed", "broken", "unchanged", "n", "groups",
 )  # fmt: skip
 VERDICTS = ("better", "worse", "cannot tell", "not measured")
 CLIP = 700  # characters of a sample answer or a prompt on the page; the rows beside it hold them whole
@@ -86,8 +87,9 @@ def sentence(page: Json, say: Words) -> str:
         if not count["limits"]:
             return say("Nothing is measured yet.")
         missing = count["unmeasured"]
-        tail = say("; {n} could not be measured", n=missing) if missing else ""
-        return say("{limits}{models} measured{tail}.", limits=limits, models=models, tail=tail)
+        if missing:
+            return say("{limits}{models} looked at; {n} could not be measured.", limits=limits, models=models, n=missing)
+        return say("{limits}{models} measured.", limits=limits, models=models)
     counts = [say(f"{{n}} {word}", n=count[word]) for word in VERDICTS if count[word] or word in ("better", "worse")]
     mends = say.count(count["mends"], "{n} mend", "{n} mends") if count["mends"] else say("A change")
     return say(
@@ -170,6 +172,7 @@ def _limit(m: Measurement, scale: tuple[float, float]) -> Json:
         "figures": dict(m.figures),
         "cases": len(m.cases),
         "unread": m.unread,
+        "unread_why": m.unread_why,
         "seconds": m.seconds,
         "probe": repr(m.probe),
         "chart": chart(m),
@@ -185,7 +188,7 @@ def _meaning(m: Measurement, scale: tuple[float, float]) -> Json:
         "measures": _first_line(type(probe)),
         "better": probe.better,
         "unit": probe.unit,
-        "margin": probe.margin,
+        "margin": margin(probe, m.reading),
         "scale": list(scale),
     }
 
@@ -259,6 +262,7 @@ def _change(change: Change, proof: Proof, scales: Mapping[str, tuple[float, floa
     return {
         **_meaning(before, scales[change.name]),
         **{k: numbers[k] for k in CHANGED},
+        "margin": margin(before.probe, change.before),
         "verdict": "not measured" if missing else change.verdict,
         "claimed": claimed,
         "before": _reading(change.before),
