@@ -35,6 +35,8 @@ def generate(
         sampling.min_p: Draw from tokens at least this share as likely as the likeliest.
         sampling.stop: Stop before this text. May be given several times.
         sampling.seed: Of the draw.
+        sampling.beams: Follow so many ways to go on, and take the likeliest; at temperature 0.
+        sampling.length_penalty: Of beams: 1 compares nats a token, 0 their sum.
         stream: Print as it is written.
     """
     check(sampling)

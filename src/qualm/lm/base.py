@@ -31,7 +31,11 @@ COMMANDS = {
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to continue a prompt. Temperature 0 is greedy; `seed` fixes each prompt's draw whatever the batch."""
+    """How to continue a prompt. Temperature 0 is greedy; `seed` fixes each prompt's draw whatever the batch.
+
+    With `beams` above 1, at temperature 0, so many ways to go on are followed and the likeliest is taken: by its nats
+    a token, or at another `length_penalty` by their sum over length ** length_penalty.
+    """
 
     max_tokens: int = 128
     temperature: float = 0.0
@@ -41,6 +45,8 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int = 0
 
+    beams: int = 1
+    length_penalty: float = 1.0
 
 @dataclass(frozen=True)
 class Completion:

@@ -6,12 +6,15 @@ from typing import ClassVar
 
 from qualm.errors import Unsupported
 from qualm.lm.base import Completion, Prompt, Sampling, Scored
-from qualm.lm.decode import Step, Writer, check, opened_cache, steps
+from qualm.lm.beam import Search, beams, best
+from qualm.lm.decode import Step, Writer, check, opened_cache, source, steps
 from qualm.lm.local import Local
 from qualm.lm.scoring import logprobs
 from qualm.models.base import Decoder, Model
+from qualm.models.layers import Cache
 from qualm.tokens.tokenizer import opened
 
+Rows = Sequence[Sequence[int]]
 ROWS = 32  # prompts answered at once
 HELD = 16384  # tokens, read and to be written, that those rows may come to
 
@@ -30,6 +33,17 @@ class Writing(Local):
     @abstractmethod
     def _room(self, ids: Sequence[int]) -> int:
         """The most tokens that can be written for a prompt of these ids."""
+
+    def _written(
+        self, begun: Rows, encoded: Rows, cache: Cache, sampling: Sampling, done: set[int]
+    ) -> Iterator[list[Step]]:
+        """What is written after the ids `begun`, which are read into `cache`, for prompts of the ids `encoded`."""
+        if sampling.beams == 1:
+            draws = [source(sampling.seed, ids) for ids in encoded]
+            return steps(self.model, begun, sampling, done, cache, draws)
+        rooms = [max(1, min(sampling.max_tokens, self._room(ids))) for ids in encoded]
+        search = Search(sampling.beams, rooms, self.ends, sampling.length_penalty)
+        return best(beams(self.model, begun, cache, search), done)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
         """`max_tokens` is cut to what the model's context has left.
@@ -124,7 +138,7 @@ class CausalLM(Writing):
         return self._fits(ids, self.context - 1)
 
     def _steps(self, encoded: Sequence[Sequence[int]], sampling: Sampling, done: set[int]) -> Iterator[list[Step]]:
-        return steps(self.model, encoded, sampling, done, opened_cache(self.model, encoded))
+        return self._written(encoded, encoded, opened_cache(self.model, encoded), sampling, done)
 
     def _room(self, ids: Sequence[int]) -> int:
         return self.context - len(ids)

@@ -30,6 +30,9 @@ def check(sampling: Sampling) -> None:
         f"top_p = {s.top_p}": not 0 < s.top_p <= 1,
         f"min_p = {s.min_p}": not 0 <= s.min_p <= 1,
         "an empty stop string": "" in s.stop,
+        f"beams = {s.beams}": s.beams < 1,
+        f"beams = {s.beams} at temperature {s.temperature}": s.beams > 1 and s.temperature > 0,
+        f"length_penalty = {s.length_penalty}": not abs(s.length_penalty) < float("inf"),
     }
     for what, is_wrong in wrong.items():
         if is_wrong:

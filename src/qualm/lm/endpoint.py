@@ -155,6 +155,8 @@ class Endpoint(LM):
     def _body(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self.name,
+        if sampling.beams > 1:
+            raise self.cannot("search with beams")
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
         }

@@ -9,7 +9,7 @@ from torch import Tensor
 from qualm.errors import Unsupported
 from qualm.lm.base import UNDER, Prompt, Sampling, Scored
 from qualm.lm.causal import Writing
-from qualm.lm.decode import Step, Writer, padded, source, steps
+from qualm.lm.decode import Step, Writer, padded
 from qualm.lm.scoring import Span, score_positions, windows
 from qualm.models.base import EncoderDecoder, Model
 
@@ -88,8 +88,7 @@ class Seq2SeqLM(Writing):
     def _steps(self, encoded: Sequence[Sequence[int]], sampling: Sampling, done: set[int]) -> Iterator[list[Step]]:
         with torch.inference_mode():
             cache = self.model.encode(*padded(encoded, next(self.model.parameters()).device))
-        draws = [source(sampling.seed, ids) for ids in encoded]
-        return steps(self.model, [[self.start]] * len(encoded), sampling, done, cache, draws)
+        return self._written([[self.start]] * len(encoded), encoded, cache, sampling, done)
 
     def _room(self, ids: Sequence[int]) -> int:
         return self.context
