@@ -23,6 +23,7 @@ from qualm.training.adapters import adapt
 from qualm.training.data import ExampleRows
 from qualm.training.lessons import Chat, Classify, Lesson, Pairs, Question, Tag
 from qualm.training.loop import Hooks, Result, fit
+from qualm.training.page import NAME, About, Page
 from qualm.training.preferences import Prefer
 from qualm.training.recipe import Tuning
 from qualm.training.settings import TuneSettings, rate_for
@@ -97,7 +98,10 @@ def tune(pupil: Pupil, data: Path | str, output: Path | str, tuning: Tuning, hoo
             write_folder(trained, pupil.tokens, folder, about)
 
     partly = state.write_weights if tuning.lora else write
-    result = fit(model, learnt, loss, tuning.train, work, replace(hooks, validate=validate, write=partly))
+    page = Page(work, output / NAME, About(output.name, "nats a target", _told(tuning, model, len(rows), len(held))))
+    hooks = replace(hooks, validate=validate, write=partly, on_step=page.watching(hooks.on_step))
+    with page.kept():
+        result = fit(model, learnt, loss, tuning.train, work, hooks)
     figures = lesson.read(model, kept, loss)
     about["training"] |= {"steps": result.steps, "best_step": result.best_step, "validation": result.best}
     about["training"]["figures"] = dict(figures)
@@ -131,6 +135,15 @@ def _learner(pupil: Pupil, lesson: Lesson, tuning: Tuning) -> Model:
         )
     model = lesson.prepare(pupil.model, tuning.train.seed)
     return adapt(model, tuning.adapter, own_modules(model), tuning.train.seed)
+
+
+def _told(tuning: Tuning, model: nn.Module, rows: int, held_out: int) -> dict[tuple[str, str], dict[str, Any]]:
+    """What the page of the run says besides its curves."""
+    lesson, training = to_dict(tuning), vars(tuning.train)
+    lesson.pop("train")
+    changing = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    counts = {"rows": f"{rows:,}", "held out": f"{held_out:,}", "weights that change": f"{changing:,}"}
+    return {("The lesson", "任务"): {**lesson, **counts}, ("Training", "训练"): training}
 
 
 def _rows(lesson: Lesson, records: Sequence[Record], model: Model, work: Path) -> ExampleRows:
