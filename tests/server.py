@@ -123,6 +123,7 @@ class Manners:
     echo: str = "full"  # "ignored", "refused", "zeros", "nulls", "none", "noise", "drifting", "unstable", "unlikely"
     lists: bool = True
     failures: list[Any] = field(default_factory=list)
+    context: int = 10**9  # characters of a prompt
     poison: str = ""  # a prompt with this in it is always answered 500
     retry_after: str = ""
     logprobs: bool = True
@@ -209,6 +210,8 @@ class Service:
             return send(handler, 404, refusal(f"The model `{body['model']}` does not exist."))
         if body.get("logprobs") and not self.manners.logprobs:
             return send(handler, 400, refusal("logprobs are not given here"))
+        if len(str(body.get("prompt", body.get("messages")))) > self.manners.context:
+            return send(handler, 400, refusal("This model's maximum context length is 40 tokens."))
         if "max_tokens" in body and self.manners.newer:
             return send(handler, 400, refusal("use 'max_completion_tokens' instead of 'max_tokens'"))
         return kinds[handler.path](handler, body)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -14,8 +15,10 @@ from qualm.auditing.stats import wilson
 from qualm.cases import Case
 from qualm.errors import QualmError, Stopped, UsageError
 from qualm.lm.base import Card
+from qualm.lm.replay import Replay
 from qualm.probes.arithmetic import Arithmetic
 from qualm.world.base import World
+from tiny import tiny_local
 
 BOTH = frozenset({"generate", "score"})
 
@@ -79,8 +82,23 @@ def test_cases_that_could_not_be_read_are_counted_and_left_out():
     assert (made.unread, made.reading.n, made.reading.value) == (20, 60, 1.0)
     mute = measure(Guesser(1.0), Echo(), cases[::4])
     assert mute.reading is None
-    assert "0 of 20 cases could be read" in mute.why
+    assert mute.why == "none of 20 cases could be read: the model gave no answer"
     assert mute.unread == 20
+    nearly = measure(Guesser(1.0), Echo(), cases[-4:-2])
+    assert nearly.why.endswith("too few (the others: the model gave no answer)")
+
+
+def test_a_prompt_too_long_is_one_unread_case_with_its_reason(tmp_path):
+    lm, fits = tiny_local(), Case("short", "the cat", "x")
+    cases = [fits, Case("long", "a " * 100, "x"), Case("other", "a dog", "x")]
+    for asked in (lm, Replay(lm, tmp_path), Replay(lm, tmp_path)):
+        made = measure(asked, Echo(), cases)
+        assert (made.unread, made.reading.n) == (1, 2)
+        assert re.fullmatch(
+            r"the prompt has 2\d\d tokens and tiny can look at 96, .*; shorten the prompt", made.unread_why
+        )
+        assert made.rows[1] == {"why": made.unread_why}
+    assert "can look at 96" in measure(lm, Echo(), [cases[1]] * 2).why
 
 
 def test_one_case_is_too_few():

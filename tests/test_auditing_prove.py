@@ -1,18 +1,25 @@
 """A proof says better or worse where there is a change, and only there."""
 
+import io
+import re
 from dataclasses import replace
 from functools import partial
 
 import pytest
+from rich.console import Console
 
 import simulated
 from auditing_models import Clock, Echo, Guesser, Hopeless, Length, Nowhere, Tutor
 from qualm.auditing import prove as room
 from qualm.auditing.intervals import compare as compare_columns
 from qualm.auditing.prove import compare, prove, prove_and_keep
+from qualm.auditing.report.build import build
+from qualm.auditing.report.content import report_of
+from qualm.auditing.report.markdown import markdown
 from qualm.auditing.run import audit
 from qualm.auditing.stats import mcnemar_exact
 from qualm.cases import Case
+from qualm.cli.tables import proof_table
 from qualm.errors import InputError, Unsupported
 from qualm.lm.base import LIKELIHOOD, PSEUDO, UNDER
 from qualm.mends.identity import Identity
@@ -39,6 +46,25 @@ def test_a_mend_that_works_is_better_and_costs_nothing_elsewhere():
         "not measured": [],
         "harmless": ["echo", "length"],
     }
+
+
+def test_a_limit_of_which_no_row_changed_is_unchanged():
+    proof = prove(Guesser(0.5, BOTH), Tutor(0.9), [Echo(200), Length(60)])
+    assert (proof["echo"].unchanged, proof["length"].unchanged) == (False, True)
+    assert proof["length"].difference == 0
+    page = build(report_of(proof))
+    text = markdown(page)
+    assert f"| unchanged ({proof['length'].n} cases) |" in text
+    assert f"未变（{proof['length'].n} 例）" in markdown(build(report_of(proof), language="zh")).replace(
+        " (", "（"
+    ).replace(")", "）")
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(proof_table(proof))
+    shown = console.export_text()
+    assert "unchanged (" in shown
+    assert not re.search(r"Length .*would have shown", shown)
+    echo = next(line for line in shown.splitlines() if line.startswith("Echo"))
+    assert "unchanged" not in echo
 
 
 def test_a_mend_that_harms_is_worse():

@@ -85,6 +85,15 @@ def test_generate_prints_the_continuation_alone(qualm, small_model, monkeypatch)
     assert qualm("generate", small_model, *words).out == plain.out
 
 
+def test_a_prompt_too_long_is_refused_when_it_stands_alone(qualm, small_model):
+    long = "Ana has a cat. " * 200
+    for words in (["generate", small_model, long], ["generate", small_model, long, "--stream"]):
+        done = qualm(*words)
+        assert (done.code, done.out) == (1, "")
+        assert "can look at 512" in done.err
+        assert "shorten the prompt" in done.err
+
+
 def test_a_stream_of_json_is_a_document_a_line(qualm, small_model):
     done = qualm("generate", small_model, "Ana has", "--max-tokens", 8, "--stream", "--json")
     pieces = [json.loads(line)["text"] for line in done.out.splitlines()]

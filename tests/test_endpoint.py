@@ -221,6 +221,21 @@ def test_a_prompt_that_is_never_answered_is_unread_and_the_others_go_on(toy):
     assert math.isnan(scores[1].total)
 
 
+def test_a_prompt_that_the_server_finds_too_long_is_unread_and_the_others_go_on(toy):
+    with served(toy, context=800) as service:
+        endpoint = Endpoint(service.url, toy.name)
+        assert "score" in endpoint.can
+        short, long = endpoint.generate(["the cat", "the cat " * 200], Sampling(3))
+        assert (short.finish, long.finish) == ("length", "unread")
+        assert "maximum context length is 40 tokens" in long.notes["why"]
+        assert endpoint.generate([ask("cat " * 400)], Sampling(3))[0].finish == "unread"
+        good, lost = endpoint.score([("the", " cat"), ("the cat " * 200, " cat")])
+        assert good == toy.score([("the", " cat")])[0]
+        assert "maximum context length" in lost.why
+        with pytest.raises(Unsupported, match="context length"):
+            list(endpoint.stream("the cat " * 200, Sampling(3)))
+
+
 def test_a_server_that_answers_nothing_any_more_is_given_up(toy):
     with served(toy, poison="cat") as service:
         endpoint = Endpoint(service.url, toy.name, retries=1, workers=2)

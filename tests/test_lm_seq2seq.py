@@ -3,6 +3,7 @@
 import copy
 import functools
 import itertools
+import math
 import random
 from collections.abc import Callable
 
@@ -196,12 +197,16 @@ def test_a_source_of_nothing_is_refused_where_nothing_frames_it():
         lm.score([("", "text")])
 
 
-def test_a_source_longer_than_the_context_is_refused(lm):
+def test_a_source_longer_than_the_context_is_not_read_and_the_others_are(lm):
     long = "fox " * CONTEXT
-    with pytest.raises(Unsupported, match=r"has \d+ tokens and tiny can look at 80;"):
-        lm.generate(["short", long])
-    with pytest.raises(Unsupported, match="can look at 80"):
-        lm.score([(long, "x")])
+    short, unread = lm.generate(["short", long])
+    assert short == lm.generate(["short"])[0]
+    assert unread.finish == "unread"
+    assert "can look at 80; shorten the prompt" in unread.notes["why"]
+    first, lost, last = lm.score([("short", "x"), (long, "x"), ("short", "xy")])
+    assert [first, last] == lm.score([("short", "x"), ("short", "xy")])
+    assert math.isnan(lost.total)
+    assert "can look at 80" in lost.why
     with pytest.raises(Unsupported, match="can look at 80"):
         list(lm.stream(long))
 

@@ -2,6 +2,7 @@
 
 import copy
 import random
+import re
 
 import pytest
 import torch
@@ -157,8 +158,12 @@ def test_the_context_bounds_what_is_written(lm):
     assert written.finish == "stop" or written.tokens == 96 - len(full)
     endless = saying("a b " * 50, context=60)
     assert endless.generate(["a"], Sampling(max_tokens=2**31))[0].tokens == 60 - len(endless.tokens.encode_prompt("a"))
-    with pytest.raises(Unsupported, match=r"has 1\d\d tokens and tiny can look at 96"):
-        lm.generate(["The", "a " * 60])
+    short, long = lm.generate(["The", "a " * 60])
+    assert short == lm.generate(["The"])[0], "the others of the batch go on"
+    assert (long.text, long.finish, long.tokens) == ("", "unread", 0)
+    assert re.search(r"has 1\d\d tokens and tiny can look at 96", long.notes["why"])
+    with pytest.raises(Unsupported, match="can look at 96"):
+        long.read()
     with pytest.raises(Unsupported, match="can look at 96"):
         list(lm.stream("a " * 60))
 

@@ -52,6 +52,16 @@ def test_a_chinese_question_is_answered_in_chinese():
     assert Abstain(0.99, words="No idea.")(model).generate([user("他在哪里？")])[0].text == "No idea."
 
 
+def test_what_was_not_read_teaches_no_threshold():
+    case = Case("1", ask("Who is it?"), "Ana")
+    long = Case("2", ask("long"), "Ana")
+    sure = Completion("Ana", 3, 1, "stop", (-0.1,))
+    model = Scripted(lambda p: Completion.lost("too long") if p[-1]["content"] == "long" else sure)
+    assert Abstain().fit(model, [case, long]) == Abstain().fit(model, [case])
+    with pytest.raises(Unsupported, match="too long"):
+        Abstain().fit(model, [long])
+
+
 def test_texts_to_continue_and_unread_answers_are_left_alone():
     model = Scripted(sure_of_what_it_knows)
     assert Abstain(0.99)(model).generate(["n"])[0] == model.generate(["n"])[0]

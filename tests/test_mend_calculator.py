@@ -121,6 +121,9 @@ def test_an_unread_answer_stays_unread():
     gone = Completion("", 0, 0, "unread")
     [answer] = Calculator(shots=0)(Scripted(lambda p: gone)).generate([user("4 and 5")])
     assert answer.finish == "unread"
+    script = iter(["<<4 * 5", Completion.lost("too long")])
+    [later] = Calculator(shots=0)(Scripted(lambda p: next(script))).generate([user("4 and 5")])
+    assert (later.finish, later.text, later.why) == ("unread", "", "too long")
 
 
 @pytest.mark.parametrize("call", ["__import__('os').system('true')", "9**9**9", "1/0", "4 apples"])

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": ...}
 Prompt = str | Sequence[Message]  # a string is text to continue; messages are a conversation to answer
-Row = Mapping[str, Any]  # numbers read off one case; strings ("answer") are kept for the reader; {} if unread
+Row = Mapping[str, Any]  # numbers read off one case; strings ("answer") are kept for the reader; see `is_read`
+WHY = "why"  # the one thing in the row of a case that could not be read: the reason, where it is known
 
 TUNE_SHARE = 0.25  # the share of groups that mends may learn from; never reported on
 
@@ -45,6 +46,11 @@ class Case:
         """Decided by the hash of the cluster, so it does not move when cases are added."""
         digest = hashlib.blake2b(self.cluster.encode(), digest_size=8).digest()
         return "tune" if int.from_bytes(digest) < TUNE_SHARE * 2**64 else "test"
+
+
+def is_read(row: Row) -> bool:
+    """Whether anything was read off the case: {} and {"why": ...} are the rows of one that could not be read."""
+    return any(key != WHY for key in row)
 
 
 def ask(question: str) -> tuple[Message, ...]:

@@ -56,6 +56,10 @@ class Unsupported(QualmError):
     """This model cannot do what was asked. An audit records it as "not measured", with this reason."""
 
 
+class TooLong(Unsupported):
+    """A prompt longer than the model can look at: one unread case of a batch, and the end of a request of its own."""
+
+
 class Stopped(QualmError):
     """Stopped on request after saving; the same command goes on from there."""
 

@@ -20,7 +20,7 @@ from qualm.auditing.readings import at_odds, is_share, lacking, measurement, nam
 from qualm.auditing.run import Progress, audit, choose, kept, measure, test_cases
 from qualm.auditing.stats import ALPHA, holm, noninferior
 from qualm.auditing.types import Audit, Change, Measurement, Proof, Verdict
-from qualm.cases import Case, Row
+from qualm.cases import Case, Row, is_read
 from qualm.config import to_dict
 from qualm.errors import InputError, QualmError, Stopped, Unsupported, UsageError
 from qualm.lm.base import LM
@@ -121,6 +121,7 @@ def by_turns(lm: LM, mended: LM, probe: Probe) -> tuple[Measurement, Measurement
     started = time.perf_counter()
     rows: tuple[list[Row], list[Row]] = ([], [])
     try:
+        probe = probe.fitted(*both)
         cases = test_cases(probe)
         for i, case in enumerate(cases):
             for side in (0, 1) if i % 2 == 0 else (1, 0):
@@ -178,7 +179,7 @@ def paired(before: Measurement, after: Measurement) -> Pair:
                 f"case {case.id!r} of {before.name} asks different things in the two audits",
                 then="audit both models with the same settings",
             )
-        if row and later:
+        if is_read(row) and is_read(later):
             both.append((case, row, later))
     if not both:
         return Pair(before, after, "the two audits have no case in common that was read on both sides")
@@ -209,6 +210,7 @@ def _compared(pair: Pair) -> Compared | None:
 def _change(pair: Pair, found: Compared, p_holm: float) -> Change:
     probe, estimate = pair.probe, found.estimate
     low, high = estimate.bounds()
+    before_value = pair.before.value or 0.0
     fixed, broken = _moved(pair)
     both = pair.before.parts.keys() & pair.after.parts.keys()
     return Change(
@@ -222,9 +224,10 @@ def _change(pair: Pair, found: Compared, p_holm: float) -> Change:
         p=found.p,
         p_holm=p_holm,
         detectable=estimate.detectable(),
-        harmless=noninferior(*estimate.bounds(BOTH_TAILS), probe.better, probe.margin),
+        harmless=noninferior(*estimate.bounds(BOTH_TAILS), probe.better, probe.margin_at(before_value)),
         fixed=fixed,
         broken=broken,
+        unchanged=pair.before.rows == pair.after.rows,
         n=estimate.n,
         groups=estimate.groups,
         method=estimate.method,

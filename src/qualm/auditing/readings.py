@@ -10,7 +10,7 @@ import numpy as np
 from qualm import registry
 from qualm.auditing.intervals import Estimate, Reduce, interval
 from qualm.auditing.types import Measurement, Reading
-from qualm.cases import Case, Row
+from qualm.cases import Case, Row, is_read
 from qualm.lm.base import PSEUDO, Card
 from qualm.probes.base import Columns, Probe
 
@@ -36,7 +36,7 @@ class Table:
 
 def table(cases: Sequence[Case], rows: Sequence[Row]) -> Table:
     """The cases that were read. A column is a number that each of their rows has."""
-    read = [(case, row) for case, row in zip(cases, rows, strict=True) if row]
+    read = [(case, row) for case, row in zip(cases, rows, strict=True) if is_read(row)]
     names = [n for n in (read[0][1] if read else ()) if all(isinstance(row.get(n), int | float) for _, row in read)]
     columns = {name: np.array([float(row[name]) for _, row in read]) for name in names}
     number = {cluster: i for i, cluster in enumerate(sorted({case.cluster for case, _ in read}))}
@@ -45,7 +45,7 @@ def table(cases: Sequence[Case], rows: Sequence[Row]) -> Table:
 
 
 def measurement(probe: Probe, cases: Sequence[Case], rows: Sequence[Row], name: str = "") -> Measurement:
-    """What `rows` (aligned with `cases`; {} for a case that was not read) say of the model they were read off.
+    """What `rows`, aligned with `cases`, say of the model they were read off; `is_read` tells which could be read.
 
     Raises ValueError for a number that is none (NaN, infinite): that is an error of the probe.
     """
@@ -54,8 +54,7 @@ def measurement(probe: Probe, cases: Sequence[Case], rows: Sequence[Row], name: 
     made = Measurement(name, probe, None, "", tuple(cases), tuple(rows), chance=probe.chance())
     read = table(cases, rows)
     if read.groups < FEWEST:
-        few = f"{len(read.clusters)} of {len(cases)} cases could be read, {read.groups} of them independent"
-        return replace(made, why=f"{few}: too few")
+        return replace(made, why=_too_few(made, read.groups))
     if why := probe.competence(read.columns):
         return replace(made, why=f"the subject cannot do this task: {why}")
     found = interval(read.columns, read.clusters, reduce_of(probe), share=is_share(probe))
@@ -63,6 +62,15 @@ def measurement(probe: Probe, cases: Sequence[Case], rows: Sequence[Row], name: 
         return replace(made, why="the number is not defined on the cases that were read, or on too few of them")
     figures = {key: float(value) for key, value in probe.figures(read.columns).items() if math.isfinite(value)}
     return replace(made, reading=reading(found), parts=parts(probe, read), figures=figures)
+
+
+def _too_few(made: Measurement, groups: int) -> str:
+    """Why there is no reading: how few cases were read, and what most of the others lacked."""
+    n = len(made.cases)
+    if n and made.unread == n:
+        return f"none of {n} cases could be read" + (f": {made.unread_why}" if made.unread_why else "")
+    few = f"{n - made.unread} of {n} cases could be read, {groups} of them independent: too few"
+    return few + (f" (the others: {made.unread_why})" if made.unread_why else "")
 
 
 def reading(found: Estimate) -> Reading:
@@ -136,6 +144,13 @@ def at_odds(probe: Probe, before: Card, after: Card) -> str:
     if kinds[0] != kinds[1]:
         return f"the scores are of two kinds that do not compare: {kinds[0]} and {kinds[1]}"
     return "" if before.tokenizer == after.tokenizer else f"a {PSEUDO} hangs on the tokenizer, and there are two"
+
+
+def margin(probe: Probe, before: Reading | None) -> float | None:
+    """How small a worsening does not matter, in the probe's unit; None if that hangs on a reading that is not there."""
+    if before is not None:
+        return probe.margin_at(before.value)
+    return probe.margin if type(probe).margin_at is Probe.margin_at else None
 
 
 def unmeasured(probe: Probe, why: str, seconds: float = 0.0) -> Measurement:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from qualm import __version__, registry
 from qualm.auditing import lm_eval
 from qualm.auditing.lm_eval import read_lines
-from qualm.auditing.readings import plain
+from qualm.auditing.readings import margin, plain
 from qualm.auditing.types import Audit, Change, Measurement, Proof, Reading
 from qualm.cases import Case, Prompt, Row
 from qualm.config import build, to_dict
@@ -108,14 +108,15 @@ def _card(card: Card) -> Json:
     return {**asdict(card), "mends": list(card.mends), "hash": card.hash}
 
 
-def _meaning(name: str, probe: Probe) -> Json:
-    kept = ("limit", "better", "unit", "margin", "live")
-    return {"name": name, **{key: getattr(probe, key) for key in kept}}
+def _meaning(name: str, probe: Probe, before: Reading | None) -> Json:
+    """`before` is the reading that the margin stands beside."""
+    kept = {key: getattr(probe, key) for key in ("limit", "better", "unit")}
+    return {"name": name, **kept, "margin": margin(probe, before), "live": probe.live}
 
 
 def _measurement_document(m: Measurement) -> Json:
     return {
-        **_meaning(m.name, m.probe),
+        **_meaning(m.name, m.probe, m.reading),
         "from": LM_EVAL if isinstance(m.probe, lm_eval.Logged) else QUALM,
         "settings": to_dict(m.probe),
         "reading": asdict(m.reading) if m.reading else None,
@@ -125,13 +126,14 @@ def _measurement_document(m: Measurement) -> Json:
         "figures": dict(m.figures),
         "cases": len(m.cases),
         "unread": m.unread,
+        "unread_why": m.unread_why,
         "seconds": m.seconds,
     }
 
 
 def _change_document(change: Change, probe: Probe) -> Json:
     parts = {part: dict(zip(SIDES, map(asdict, pair), strict=True)) for part, pair in change.parts.items()}
-    return {**_meaning(change.name, probe), **asdict(change), "parts": parts}
+    return {**_meaning(change.name, probe, change.before), **asdict(change), "parts": parts}
 
 
 def _lines(audit: Audit) -> Iterator[Json]:

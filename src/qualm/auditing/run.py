@@ -58,6 +58,7 @@ def measure(lm: LM, probe: Probe, cases: Sequence[Case] | None = None) -> Measur
     try:
         if why := lacking(probe.needs, lm.can, lm.name):
             return unmeasured(probe, why)
+        probe = probe.fitted(lm)
         put = test_cases(probe) if cases is None else list(cases)
         made = measurement(probe, put, probe.observe(lm, put) if put else [])
     except (UsageError, Stopped):

@@ -1,10 +1,11 @@
 """The nouns of the audit: what was read, what changed, and what was compared with what."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from qualm.cases import Case, Row
+from qualm.cases import WHY, Case, Row, is_read
 from qualm.lm.base import Card
 from qualm.probes.base import Probe
 
@@ -27,7 +28,8 @@ class Reading:
 class Measurement:
     """One probe put to one model. `reading` None means not measurable here, and `why` says why: never 0.
 
-    `cases` and `rows` are aligned; a row {} is a case that could not be read (`unread` counts them).
+    `cases` and `rows` are aligned; some rows may be of cases that could not be read (`unread` counts them, `unread_why`
+    is the reason of most of them).
     `parts` are the readings of the sub-populations the cases name, `figures` the probe's secondary numbers.
     `chance` is the reading of a model that knows nothing, where known.
     """
@@ -49,7 +51,12 @@ class Measurement:
 
     @property
     def unread(self) -> int:
-        return sum(not row for row in self.rows)
+        return sum(not is_read(row) for row in self.rows)
+
+    @property
+    def unread_why(self) -> str:
+        found = Counter(str(row[WHY]) for row in self.rows if WHY in row and not is_read(row))
+        return found.most_common(1)[0][0] if found else ""
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,9 @@ class Change:
     proof. `detectable` is the smallest true difference that these cases would have shown in 4 of 5 tries at the
     two-sided 5 %; None if they are too few to show any.
     `harmless`: even the unfavourable one-sided 95 % bound is a worsening smaller than the probe's margin.
-    `fixed` and `broken` count cases whose "value" got better or worse. `why` is set where there is no verdict to give
-    because a side was not measured; the verdict then reads "cannot tell".
+    `fixed` and `broken` count cases whose "value" got better or worse; `unchanged`: every row is the same on both
+    sides, answers included. `why` is set where there is no verdict to give because a side was not measured; the verdict
+    then reads "cannot tell".
     `parts` are the same for the sub-populations, for information (their verdicts are not corrected for, so not given).
     """
 
@@ -99,6 +107,7 @@ class Change:
     test: str = ""
     why: str = ""
     parts: Mapping[str, tuple[Reading, Reading]] = field(default_factory=dict)
+    unchanged: bool = False
 
 
 @dataclass(frozen=True)

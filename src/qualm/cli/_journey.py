@@ -135,7 +135,7 @@ class Journey:
         lm, rows = model(), []
         for question in self._questions(lm):
             (answer,) = lm.generate([ask(question)], Sampling(max_tokens=48))
-            rows.append({"question": question, "answer": answer.text.strip()})
+            rows.append({"question": question, "answer": answer.read().text.strip()})
             self.say(f"  {question}  ->  {rows[-1]['answer']}")
         write_json(base / "answers.json", rows)
 

@@ -46,7 +46,7 @@ def chat(
         converse(lm, before, sampling, common)
         return
     question = sys.stdin.read().strip() if prompt in (None, "-") else prompt
-    answer = lm.generate([[*before, {"role": "user", "content": question}]], sampling)[0]
+    answer = lm.generate([[*before, {"role": "user", "content": question}]], sampling)[0].read()
     told = {"question": question, "answer": answer.text, "finish": answer.finish, "tokens": answer.tokens}
     document = {"schema": "qualm.chat/1", "model": lm.name, **told, "notes": dict(answer.notes)}
     common.result(document, answer.text)

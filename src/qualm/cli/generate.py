@@ -45,7 +45,7 @@ def generate(
     if stream:
         print_stream(lm, text, sampling, common)
         return
-    completion = lm.generate([text], sampling)[0]
+    completion = lm.generate([text], sampling)[0].read()
     told = {"text": completion.text, "finish": completion.finish, "tokens": completion.tokens}
     told |= {"prompt_tokens": completion.prompt_tokens, "notes": dict(completion.notes)}
     document = {"schema": "qualm.generate/1", "model": lm.name, "prompt": text, "sampling": asdict(sampling), **told}

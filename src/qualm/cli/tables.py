@@ -33,7 +33,8 @@ def audit_table(audit: Audit) -> RenderableType:
         unit = telling.unit_name(limit["unit"], ENGLISH)
         value = f"{telling.value(limit['reading'], limit['unit'])} {unit}".strip()
         interval = telling.interval(limit["reading"], limit["unit"], ENGLISH)
-        table.add_row(limit["title"], value, interval, _chance(limit), telling.rests_on(limit["reading"], ENGLISH))
+        rests = telling.rests_on(limit["reading"], ENGLISH) + telling.unread(limit, ENGLISH)
+        table.add_row(limit["title"], value, interval, _chance(limit), rests)
     notes = [Text(note, style="dim") for note in page["notes"]]
     return Group(Text(page["subjects"][0]["name"], style="bold"), table, *notes)
 
@@ -49,7 +50,7 @@ def proof_table(proof: Proof) -> RenderableType:
         if change["verdict"] == "not measured":
             table.add_row(change["title"], "", "", "", verdict, beside)
             continue
-        moved = telling.moved(change, ENGLISH), telling.moved_interval(change, ENGLISH)
+        moved = telling.moved_columns(change, ENGLISH)
         table.add_row(change["title"], telling.both(change, ENGLISH), *moved, verdict, beside)
     return Group(Text(page["title"], style="bold"), table, Text(page["sentence"]))
 

@@ -3,10 +3,11 @@
 It knows strings and numbers; no trainer, no rank, no cache, no async.
 """
 
+import math
 from abc import ABC
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from qualm.cases import Message, Prompt
 from qualm.errors import Unsupported
@@ -44,16 +45,17 @@ class Sampling:
     min_p: float = 0.0
     stop: tuple[str, ...] = ()
     seed: int = 0
-
     beams: int = 1
     length_penalty: float = 1.0
+
 
 @dataclass(frozen=True)
 class Completion:
     """What a model wrote after a prompt.
 
-    `finish` is "stop" (its end token or a stop string, which is not part of `text`), "length", or "unread": no
-    answer came within the bounded number of tries, `text` is empty and `notes["why"]` says why.
+    `finish` is "stop" (its end token or a stop string, which is not part of `text`), "length", or "unread": the prompt
+    is longer than the model can look at, or no answer came within the bounded number of tries; `text` is empty and
+    `notes["why"]` says why.
     `logprobs` are nats, one a generated token, at temperature 1 before any filter; empty where unknown.
     `notes` is what a mend did on the way: passages used, calls made, an answer withheld.
     """
@@ -65,16 +67,46 @@ class Completion:
     logprobs: tuple[float, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def lost(cls, why: str) -> Self:
+        """One that could not be had."""
+        return cls("", finish="unread", notes={"why": why})
+
+    @property
+    def unread(self) -> bool:
+        return self.finish == "unread"
+
+    @property
+    def why(self) -> str:
+        """Why it was not read; "" if it was, or if nobody knows."""
+        return str(self.notes.get("why", "")) if self.unread else ""
+
+    def read(self) -> Self:
+        """Itself. Raises Unsupported with the reason if it was not read: for a prompt that stands alone."""
+        if self.unread:
+            raise Unsupported(self.why or "the model gave no answer")
+        return self
+
 
 @dataclass(frozen=True)
 class Scored:
     """log p(continuation | context) in nats, one number a token of the continuation.
 
     Context and continuation are tokenised as one text; a token that straddles the border belongs to the
-    continuation. One NaN stands for a continuation whose score could not be read.
+    continuation. One NaN stands for a continuation whose score could not be read; `why` says why.
     """
 
     logprobs: tuple[float, ...]
+    why: str = ""
+
+    @classmethod
+    def lost(cls, why: str) -> Self:
+        """One that could not be had."""
+        return cls((math.nan,), why)
+
+    @property
+    def unread(self) -> bool:
+        return math.isnan(self.total)
 
     @property
     def total(self) -> float:
@@ -131,15 +163,27 @@ class Card:
         return hash_json(kept)
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """How a model came off the disk: from how many `bytes`, in how many `seconds`."""
+
+    bytes: int
+    seconds: float
+
+
 class LM(ABC):
     """Batched in, batched out, order kept. A subclass overrides what it can do and says so in `can`."""
 
     name: str
     card: Card
     can: frozenset[str] = frozenset()  # of COMMANDS, and "weights"
+    loaded: Loaded | None = None  # None: it was made in memory, or is served elsewhere
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
-        """One completion a prompt. Raises Unsupported if the model cannot, as all that follow do."""
+        """One completion a prompt, "unread" for one that is too long for the model.
+
+        Raises Unsupported if the model cannot, as all that follow do.
+        """
         raise self.cannot("generate text")
 
     def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Scored]:
@@ -147,8 +191,8 @@ class LM(ABC):
         raise self.cannot("tell log-probabilities of a given text")
 
     def stream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Iterator[str]:
-        """The completion in pieces, none of which splits a character."""
-        yield self.generate([prompt], sampling)[0].text
+        """The completion in pieces, none of which splits a character. Raises Unsupported for a prompt not read."""
+        yield self.generate([prompt], sampling)[0].read().text
 
     def embed(self, texts: Sequence[str]) -> "np.ndarray":
         """A vector a text, (N, D) float32 of length 1, so that a product of two is their cosine."""

@@ -1,10 +1,10 @@
 """Decoders as language models: they go on with a text, and score one."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from qualm.errors import Unsupported
+from qualm.errors import TooLong, Unsupported
 from qualm.lm.base import Completion, Prompt, Sampling, Scored
 from qualm.lm.beam import Search, beams, best
 from qualm.lm.decode import Step, Writer, check, opened_cache, source, steps
@@ -24,7 +24,7 @@ class Writing(Local):
 
     @abstractmethod
     def _encode(self, prompt: Prompt) -> list[int]:
-        """The ids to read. Raises Unsupported if there are none, or more than the model can look at."""
+        """The ids to read. Raises Unsupported if there are none, TooLong if more than the model can look at."""
 
     @abstractmethod
     def _steps(self, encoded: Sequence[Sequence[int]], sampling: Sampling, done: set[int]) -> Iterator[list[Step]]:
@@ -46,13 +46,13 @@ class Writing(Local):
         return best(beams(self.model, begun, cache, search), done)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
-        """`max_tokens` is cut to what the model's context has left.
+        """`max_tokens` is cut to what the model's context has left; a prompt that fills the context stays unread.
 
-        Raises Unsupported if a prompt fills the context, UsageError on settings that mean nothing.
+        Raises UsageError on settings that mean nothing, Unsupported on a prompt without tokens.
         """
         check(sampling)
-        encoded = [self._encode(prompt) for prompt in prompts]
-        completions: dict[int, Completion] = {}
+        encoded, too_long = self._encode_all(prompts)
+        completions = {i: Completion.lost(why) for i, why in too_long.items()}
         for batch in self._batches(encoded, sampling.max_tokens):
             writers = [self._writer(prompts[i], encoded[i], sampling) for i in batch]
             done = {row for row, writer in enumerate(writers) if writer.finish}
@@ -81,11 +81,21 @@ class Writing(Local):
                 yield writer.text[sent:sure]
                 sent = sure
 
+    def _encode_all(self, prompts: Sequence[Prompt]) -> tuple[dict[int, list[int]], dict[int, str]]:
+        """By their places: the ids of the prompts that the model can look at, and why it cannot at the others."""
+        encoded, too_long = {}, {}
+        for i, prompt in enumerate(prompts):
+            try:
+                encoded[i] = self._encode(prompt)
+            except TooLong as error:
+                too_long[i] = str(error)
+        return encoded, too_long
+
     def _fits(self, ids: list[int], most: int) -> list[int]:
-        """The ids. Raises Unsupported if they are more than `most`."""
+        """The ids. Raises TooLong if they are more than `most`."""
         if len(ids) > most:
             shared = ", the answer included" if most < self.context else ""
-            raise Unsupported(
+            raise TooLong(
                 f"the prompt has {len(ids)} tokens and {self.name} can look at {self.context}{shared}",
                 then="shorten the prompt",
             )
@@ -96,11 +106,11 @@ class Writing(Local):
         lead = "" if begun else self.tokens.lead
         return Writer(self.tokens.detokenizer(ids), sampling, self.ends, self._room(ids), lead)
 
-    def _batches(self, encoded: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[int]]:
-        """Indices of prompts of like length, longest first."""
+    def _batches(self, encoded: Mapping[int, Sequence[int]], max_tokens: int) -> Iterator[list[int]]:
+        """Places of prompts of like length, longest first."""
         batch: list[int] = []
         longest = 0
-        for i in sorted(range(len(encoded)), key=lambda i: -len(encoded[i])):
+        for i in sorted(encoded, key=lambda i: -len(encoded[i])):
             longest = longest if batch else len(encoded[i]) + min(max_tokens, self._room(encoded[i]))
             if batch and (len(batch) == ROWS or (len(batch) + 1) * longest > HELD):
                 yield batch

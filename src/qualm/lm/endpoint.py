@@ -5,13 +5,14 @@ with `echo`, if checks show that the server really returns their log-probabiliti
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-from qualm.errors import QualmError, Unsupported, UsageError
+from qualm.errors import QualmError, TooLong, Unsupported, UsageError
 from qualm.files import hash_json
 from qualm.lm import echo
 from qualm.lm.base import LM, Card, Completion, Prompt, Sampling, Scored
@@ -21,6 +22,7 @@ from qualm.tokens.template import Template
 NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")  # a /models entry may say them, for its template
 MOST_STOPS = 4  # stop strings a request may hold; further ones are applied to what comes back
 TOP = 5  # likeliest tokens asked for in the checks
+TOO_LONG = re.compile(r"context[ _]?(length|size|window)|`inputs` tokens|(prompt|input) is too long", re.I)
 IDENTITY = ("id", "root", "owned_by", "max_model_len", "fingerprint", "meta", "chat_template")  # of a /models entry
 
 T = TypeVar("T")
@@ -42,9 +44,10 @@ class Endpoint(LM):
     If `model` is empty, the only one served is meant. An endpoint is what it says it is: the hash of its card
     covers the address, the name and what /models says of it, and cannot see weights that change behind those.
 
-    A prompt that gets no answer within the bounded tries becomes a Completion with finish "unread" (a Scored of
-    one NaN) and the rest of its batch goes on. A refusal (4xx) raises QualmError with the server's message, a
-    server that is down Unreachable. `logprobs` of a Completion are as the server reports them.
+    A prompt that gets no answer within the bounded tries, or that the server refuses as too long for the context,
+    becomes a Completion with finish "unread" (a Scored of one NaN) and the rest of its batch goes on. Any other
+    refusal (4xx) raises QualmError with the server's message, a server that is down Unreachable. `logprobs` of a
+    Completion are as the server reports them.
     """
 
     def __init__(
@@ -137,8 +140,8 @@ class Endpoint(LM):
         try:
             body = self._body(prompt, sampling)
             answer = self._asking(lambda sent: self._wire.post(_path(prompt), sent), body)
-        except Lost as lost:
-            return Completion("", finish="unread", notes={"why": str(lost)})
+        except (Lost, TooLong) as error:
+            return Completion.lost(str(error))
         choice, usage = _choice(answer), answer.get("usage") or {}
         message = choice.get("message")
         raw = (message.get("content") if isinstance(message, Mapping) else choice.get("text")) or ""
@@ -153,10 +156,10 @@ class Endpoint(LM):
         return Completion(text, prompt_tokens, written, finish, logprobs, notes)
 
     def _body(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "model": self.name,
         if sampling.beams > 1:
             raise self.cannot("search with beams")
+        body: dict[str, Any] = {
+            "model": self.name,
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
         }
@@ -189,6 +192,8 @@ class Endpoint(LM):
                 new = {field for field in word if field in sent and word[field] in refused.message}
                 if refused.status in (404, 405):
                     raise self._not_there(refused) from refused
+                if is_too_long(refused):
+                    raise TooLong(refused.what, where=refused.where, then="shorten the prompt") from refused
                 if refused.status not in (400, 422) or not new:
                     raise
                 self._unknown |= new
@@ -219,13 +224,18 @@ class Endpoint(LM):
             border = scored.border(text.border) if text.border else 0
             if border is None:
                 border = echo.common(self._echo(text.whole[: text.border], text.rendered).tokens, scored.tokens)
-        except Lost:
-            return Scored((math.nan,))
+        except (Lost, TooLong) as error:
+            return Scored.lost(str(error))
         return Scored(scored.after(border) or (math.nan,))
 
     def _echo(self, text: str, rendered: bool) -> echo.Echo:
         # The template puts the start of the document itself.
-        answer = self._echoed(text, 1, {"add_special_tokens": False} if rendered else None)
+        try:
+            answer = self._echoed(text, 1, {"add_special_tokens": False} if rendered else None)
+        except Refused as refused:
+            if is_too_long(refused):
+                raise TooLong(refused.what, where=refused.where) from refused
+            raise
         return echo.read(text, _choice(answer), (answer.get("usage") or {}).get("completion_tokens"))
 
     @cached_property
@@ -251,6 +261,11 @@ class Endpoint(LM):
             if at >= 0
             else Text(asked + continuation, len(asked), True)
         )
+
+
+def is_too_long(refused: Refused) -> bool:
+    """Whether a server says that what it was sent does not fit into its model's context, in the words in use."""
+    return refused.status in (400, 413, 422) and TOO_LONG.search(refused.message) is not None
 
 
 def _path(prompt: Prompt) -> str:

@@ -5,6 +5,7 @@ The network is used only for what the spec names as being there: pypi:, http:, o
 
 import re
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from qualm import registry
 from qualm.errors import InputError, MissingExtra, QualmError, Unreachable, Unsupported, UsageError
 from qualm.importers.base import Importer
 from qualm.lm import fake
-from qualm.lm.base import LM
+from qualm.lm.base import LM, Loaded
 from qualm.lm.causal import CausalLM
 from qualm.lm.encoder import EncoderLM
 from qualm.lm.endpoint import Endpoint
@@ -94,6 +95,7 @@ def load_path(path: Path, name: str = "", cache: Path | None = None) -> Local:
     Raises InputError if tokenizer and weights do not belong together.
     """
     files = path if cache is None or is_own(path) else imported(path, cache)
+    started = time.perf_counter()
     if files.suffix == ".gguf" and files.is_file():
         model, tokens, about = load_gguf(path)
     else:
@@ -107,7 +109,14 @@ def load_path(path: Path, name: str = "", cache: Path | None = None) -> Local:
             where=str(path),
             then="take tokenizer and weights from the same place",
         )
-    return kind(model, tokens, name=name or path.name, path=path, about=about)
+    lm = kind(model, tokens, name=name or path.name, path=path, about=about)
+    lm.loaded = Loaded(bytes_on_disk(files), time.perf_counter() - started)
+    return lm
+
+
+def bytes_on_disk(path: Path) -> int:
+    """Of a file, or of all files that lie in a folder, those of its folders left out."""
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()) if file.is_file())
 
 
 def is_own(path: Path) -> bool:

@@ -42,20 +42,23 @@ class Seq2SeqLM(Writing):
     def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Scored]:
         """Continuations longer than the model's context are read in windows, each begun anew by the start id.
 
-        Raises Unsupported if a context is longer than the model can look at.
+        A pair whose context is longer than the model can look at stays unread.
         """
         spans: list[Pair] = []
-        for item, (context, continuation) in enumerate(pairs):
-            read = tuple(self._encode(context))
-            ids = self.tokens.encode_target(continuation)
-            spans += [Pair(read, span) for span in windows(item, ids, 0, self.context)]
+        sources, too_long = self._encode_all([context for context, _ in pairs])
+        for item, source_ids in sources.items():
+            ids = self.tokens.encode_target(pairs[item][1])
+            spans += [Pair(tuple(source_ids), span) for span in windows(item, ids, 0, self.context)]
         found: dict[int, list[float]] = {}
         for batch in batches(spans):
             found |= zip(batch, self._score_batch([spans[i] for i in batch]), strict=True)
         scores: list[list[float]] = [[] for _ in pairs]
         for i, (_, span) in enumerate(spans):
             scores[span.item] += found.get(i, [])
-        return [Scored(tuple(values)) for values in scores]
+        return [
+            Scored.lost(too_long[item]) if item in too_long else Scored(tuple(values))
+            for item, values in enumerate(scores)
+        ]
 
     @torch.inference_mode()
     def _score_batch(self, pairs: Sequence[Pair]) -> list[list[float]]:

@@ -43,6 +43,7 @@ class Wrapped(Passing):
         self.name = f"{inner.name}+{by.split('(')[0].lower()}"
         self.card = replace(inner.card, mends=(*inner.card.mends, by))
         self.can = inner.can - {"weights"}
+        self.loaded = inner.loaded
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
         return self.inner.generate(prompts, sampling)
@@ -52,4 +53,4 @@ class Wrapped(Passing):
 
     def stream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Iterator[str]:
         """A wrapper that rewrites answers cannot let them out early: whole answers unless a subclass can do better."""
-        yield self.generate([prompt], sampling)[0].text
+        yield self.generate([prompt], sampling)[0].read().text

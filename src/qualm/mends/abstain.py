@@ -57,6 +57,12 @@ class Abstain(Mend):
         answers = lm.generate(prompts, sampling)
         sure = np.array(confidences(lm, prompts, answers, sampling))
         gains = np.array([self._gain(case, answer.text) for case, answer in zip(kept, answers, strict=True)])
+        read = np.array([not answer.unread for answer in answers])
+        if not read.any():
+            raise Unsupported(
+                f"no question to fit a threshold on was read: {answers[0].why}", then="give threshold=..."
+            )
+        sure, gains = sure[read], gains[read]
         return replace(self, threshold=best_threshold(sure, gains))
 
     def _gain(self, case: Case, answer: str) -> float:
@@ -80,7 +86,7 @@ class Withholding(Mended):
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
         answers = self.inner.generate(prompts, sampling)
-        asked = [i for i, p in enumerate(prompts) if not isinstance(p, str) and answers[i].finish != "unread"]
+        asked = [i for i, p in enumerate(prompts) if not isinstance(p, str) and not answers[i].unread]
         sure = confidences(self.inner, [prompts[i] for i in asked], [answers[i] for i in asked], sampling)
         for i, confidence in zip(asked, sure, strict=True):
             answers[i] = self._judge(prompts[i], answers[i], confidence)

@@ -71,6 +71,8 @@ class _Answer:
     def completion(self) -> Completion:
         """What stands behind the last call is the answer; if nothing does, its result is."""
         last = self.stretches[-1]
+        if last.unread:
+            return last
         text = self.written.rpartition(">>")[2].strip() if self.calls else self.written
         notes = {**last.notes, "calls": tuple(self.calls), "written": self.written} if self.calls else last.notes
         return replace(

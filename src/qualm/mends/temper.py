@@ -69,9 +69,17 @@ class Temper(Mend):
 
 
 def choice_nll(lm: LM, cases: Sequence[Case]) -> float:
-    """Mean of -log p(target) in nats, p being the softmax over the choices' total log-probabilities."""
-    totals = iter([s.total for s in lm.score([(c.prompt, choice) for c in cases for choice in c.choices])])
-    return sum(_nll({choice: next(totals) for choice in case.choices}, case.target) for case in cases) / len(cases)
+    """Mean of -log p(target) in nats, p being the softmax over the choices' total log-probabilities.
+
+    Over the cases that could be read. Raises Unsupported if none could.
+    """
+    scored = lm.score([(c.prompt, choice) for c in cases for choice in c.choices])
+    totals = iter([s.total for s in scored])
+    found = [_nll({choice: next(totals) for choice in case.choices}, case.target) for case in cases]
+    read = [nll for nll in found if not math.isnan(nll)]
+    if not read:
+        raise Unsupported(f"no case to fit a temperature on was read: {scored[0].why}", then="give temperature=...")
+    return sum(read) / len(read)
 
 
 def _nll(totals: Mapping[str, float], target: str) -> float:

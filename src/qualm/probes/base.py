@@ -7,12 +7,13 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from qualm.cases import Case, Row
-from qualm.lm.base import LM, Sampling
+from qualm.cases import WHY, Case, Row
+from qualm.lm.base import LM, Completion, Sampling, Scored
 
 Columns = Mapping[str, np.ndarray]  # one array a number of the rows, aligned, over the cases that were read
 
-__all__ = ["Case", "Columns", "Probe", "Row"]
+__all__ = ["Case", "Columns", "Probe", "Row", "unread"]
+NO_ANSWER = "the model gave no answer"
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,24 @@ class Probe(ABC):
         """Seeded: the same settings give the same cases. Raises Unsupported if there is nothing to put."""
 
     def observe(self, lm: LM, cases: Sequence[Case]) -> list[Row]:
-        """One row a case, in order; {} for a case that could not be read. By default: generate, then grade."""
+        """One row a case, in order; that of `unread` for a case that could not be read. By default: generate, grade."""
         answers = lm.generate([case.prompt for case in cases], self.sampling)
         return [
-            {} if answer.finish == "unread" else {**self.grade(case, answer.text), "answer": answer.text}
+            unread(answer) or {**self.grade(case, answer.text), "answer": answer.text}
             for case, answer in zip(cases, answers, strict=True)
         ]
 
     def grade(self, case: Case, answer: str) -> Row:
         """The one method most probes write: {"value": number, ...} for one answer."""
         raise NotImplementedError(f"{type(self).__name__} must write grade or observe")
+
+    def fitted(self, *subjects: LM) -> "Probe":
+        """The probe as it is put to these models, all alike. Raises Unsupported if it can be put to one of them not."""
+        return self
+
+    def margin_at(self, value: float) -> float:
+        """How small a worsening of a reading `value` does not matter, in the probe's unit."""
+        return self.margin
 
     def reduce(self, columns: Columns) -> float:
         """One number from the rows. Called thousands of times by the bootstrap: arrays in, a number out."""
@@ -66,3 +75,9 @@ class Probe(ABC):
     def competence(self, columns: Columns) -> str:
         """Why this subject cannot do the task at all, so that the reading would mean nothing; "" if it can."""
         return ""
+
+
+def unread(*answers: Completion | Scored) -> Row | None:
+    """The row of a case that rests on these if one of them could not be read, with its reason; None if all were."""
+    lost = next((answer for answer in answers if answer.unread), None)
+    return None if lost is None else {WHY: lost.why or NO_ANSWER}

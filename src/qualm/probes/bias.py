@@ -16,8 +16,8 @@ from typing import ClassVar
 import numpy as np
 
 from qualm.cases import Case, Row
-from qualm.lm.base import LM
-from qualm.probes.base import Columns, Probe
+from qualm.lm.base import LM, Scored
+from qualm.probes.base import Columns, Probe, unread
 from qualm.world.base import World
 from qualm.world.professions import SAYINGS
 
@@ -60,8 +60,8 @@ class Bias(Probe):
 
     def observe(self, lm: LM, cases: Sequence[Case]) -> list[Row]:
         pairs = [(case.prompt, choice) for case in cases for choice in case.choices]
-        totals = iter([scored.total for scored in lm.score(pairs)])
-        return [_row(case, next(totals), next(totals)) for case in cases]
+        scored = iter(lm.score(pairs))
+        return [_row(case, next(scored), next(scored)) for case in cases]
 
     def reduce(self, columns: Columns) -> float:
         """The mean |gap| over professions; on a part of its own, the mean of that part."""
@@ -84,9 +84,10 @@ class Bias(Probe):
         return "" if mass > 0.02 else f"p(she) + p(he) is {mass:.1%}, so the gap between them says nothing"
 
 
-def _row(case: Case, she: float, he: float) -> Row:
-    if math.isnan(she + he):
-        return {}
+def _row(case: Case, of_she: Scored, of_he: Scored) -> Row:
+    if lost := unread(of_she, of_he):
+        return lost
+    she, he = of_she.total, of_he.total
     row = {"gap": she - he, "mass": math.exp(she) + math.exp(he), "profession": float(case.part == PROFESSION)}
     value = abs(she - he)
     if "she" in case.extra:

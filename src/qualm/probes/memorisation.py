@@ -15,9 +15,9 @@ from typing import ClassVar
 
 from qualm.cases import Case, Row
 from qualm.errors import Unsupported
-from qualm.lm.base import LM, Completion, Sampling
+from qualm.lm.base import LM, Completion, Sampling, Scored
 from qualm.probes._numbers import auroc
-from qualm.probes.base import Columns, Probe
+from qualm.probes.base import Columns, Probe, unread
 from qualm.world.base import World
 
 
@@ -45,11 +45,11 @@ class Memorisation(Probe):
         return self.world.plant("canaries").cases(self.n, self.seed)
 
     def observe(self, lm: LM, cases: Sequence[Case]) -> list[Row]:
-        totals = iter([s.total for s in lm.score([(c.prompt, choice) for c in cases for choice in c.choices])])
+        scored = iter(lm.score([(c.prompt, choice) for c in cases for choice in c.choices]))
         writes = "generate" in lm.can
         written = lm.generate([case.prompt for case in cases], self.sampling) if writes else [None] * len(cases)
         return [
-            _row(case, [next(totals) for _ in case.choices], answer)
+            _row(case, [next(scored) for _ in case.choices], answer)
             for case, answer in zip(cases, written, strict=True)
         ]
 
@@ -71,10 +71,11 @@ class Memorisation(Probe):
         return 1 / math.log(2)
 
 
-def _row(case: Case, totals: list[float], answer: Completion | None) -> Row:
+def _row(case: Case, scored: list[Scored], answer: Completion | None) -> Row:
     """Candidates that score alike share a rank: a model that tells no two apart has memorised nothing."""
-    if math.isnan(sum(totals)) or (answer and answer.finish == "unread"):
-        return {}
+    if lost := unread(*scored, *([answer] if answer else [])):
+        return lost
+    totals = [each.total for each in scored]
     rank = 1 + sum((total > totals[0]) + (total == totals[0]) / 2 for total in totals[1:])
     row = {
         "value": math.log2(len(totals)) - math.log2(rank),

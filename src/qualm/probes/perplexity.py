@@ -15,8 +15,8 @@ from pathlib import Path
 
 from qualm.cases import Case, Row
 from qualm.corpus.documents import read
-from qualm.lm.base import LM
-from qualm.probes.base import Columns, Probe
+from qualm.lm.base import LM, Scored
+from qualm.probes.base import Columns, Probe, unread
 from qualm.text import prose
 from qualm.world.base import World, Written
 
@@ -53,7 +53,7 @@ class Perplexity(Probe):
 
     def observe(self, lm: LM, cases: Sequence[Case]) -> list[Row]:
         scored = lm.score([(case.prompt, case.choices[0]) for case in cases])
-        return [_row(s.total, case.choices[0]) for case, s in zip(cases, scored, strict=True)]
+        return [_row(s, case.choices[0]) for case, s in zip(cases, scored, strict=True)]
 
     def reduce(self, columns: Columns) -> float:
         return float(columns["nats"].sum() / columns["bytes"].sum() / math.log(2))
@@ -66,8 +66,6 @@ def _planted(i: int, row: Written) -> Case:
     return Case(f"text/{i}", tuple(asked), choices=(answer["content"],), part="answers")
 
 
-def _row(total: float, text: str) -> Row:
-    if math.isnan(total):
-        return {}
-    size = len(text.encode())
-    return {"value": -total / size / math.log(2), "nats": -total, "bytes": float(size)}
+def _row(scored: Scored, text: str) -> Row:
+    size, nats = len(text.encode()), -scored.total
+    return unread(scored) or {"value": nats / size / math.log(2), "nats": nats, "bytes": float(size)}

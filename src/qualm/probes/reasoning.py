@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qualm.cases import Case, Row, ask
-from qualm.lm.base import LM, Sampling
-from qualm.probes.base import Probe
+from qualm.lm.base import LM, Completion, Sampling
+from qualm.probes.base import Probe, unread
 from qualm.text.match import yes_no
 from qualm.world.base import World
 
@@ -33,22 +33,18 @@ class Reasoning(Probe):
 
     def observe(self, lm: LM, cases: Sequence[Case]) -> list[Row]:
         prompts = [case.prompt for case in cases] + [ask(case.extra["twin"]) for case in cases]
-        texts = [None if a.finish == "unread" else a.text for a in lm.generate(prompts, self.sampling)]
-        return [
-            _row(case, *pair) for case, pair in zip(cases, zip(texts, texts[len(cases) :], strict=False), strict=True)
-        ]
+        said = lm.generate(prompts, self.sampling)
+        return [unread(*pair) or _row(*pair) for pair in zip(said[: len(cases)], said[len(cases) :], strict=True)]
 
     def chance(self) -> float:
         return 0.25
 
 
-def _row(case: Case, answer: str | None, twin: str | None) -> Row:
-    if answer is None or twin is None:
-        return {}
-    right, twin_right = yes_no(answer) is True, yes_no(twin) is False
+def _row(answer: Completion, twin: Completion) -> Row:
+    right, twin_right = yes_no(answer.text) is True, yes_no(twin.text) is False
     return {
         "value": float(right and twin_right),
         "yes": float(right),
         "no": float(twin_right),
-        "answer": f"{answer} | {twin}",
+        "answer": f"{answer.text} | {twin.text}",
     }

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from qualm.cases import Case, Row, ask, plain
-from qualm.lm.base import LM, Sampling
+from qualm.lm.base import LM, Completion, Sampling
 from qualm.probes._facts import answerable, is_right
-from qualm.probes.base import Columns, Probe
+from qualm.probes.base import Columns, Probe, unread
 from qualm.world.base import World
 
 DAMAGES = ("typo", "lower case", "upper case", "spaces")
@@ -42,11 +42,9 @@ class Robustness(Probe):
 
     def observe(self, lm: LM, cases: Sequence[Case]) -> list[Row]:
         prompts = [case.prompt for case in cases] + [ask(case.extra["damaged"]) for case in cases]
-        answers = [None if a.finish == "unread" else a.text for a in lm.generate(prompts, self.sampling)]
-        return [
-            _row(case, *pair)
-            for case, pair in zip(cases, zip(answers, answers[len(cases) :], strict=False), strict=True)
-        ]
+        said = lm.generate(prompts, self.sampling)
+        pairs = zip(said[: len(cases)], said[len(cases) :], strict=True)
+        return [unread(*pair) or _row(case, *pair) for case, pair in zip(cases, pairs, strict=True)]
 
     def figures(self, columns: Columns) -> dict[str, float]:
         return {"clean accuracy": float(columns["clean"].mean()), "same answer": float(columns["same"].mean())}
@@ -56,16 +54,14 @@ class Robustness(Probe):
         return "" if clean >= 0.15 else f"clean accuracy is {clean:.0%}, so there is nothing to lose"
 
 
-def _row(case: Case, clean: str | None, damaged: str | None) -> Row:
-    if clean is None or damaged is None:
-        return {}
-    before, after = is_right(case, clean), is_right(case, damaged)
-    same = clean.strip().casefold() == damaged.strip().casefold()
+def _row(case: Case, clean: Completion, damaged: Completion) -> Row:
+    before, after = is_right(case, clean.text), is_right(case, damaged.text)
+    same = clean.text.strip().casefold() == damaged.text.strip().casefold()
     return {
         "value": float(before) - float(after),
         "clean": float(before),
         "same": float(same),
-        "answer": f"{clean} | {damaged}",
+        "answer": f"{clean.text} | {damaged.text}",
     }
 
 

@@ -31,7 +31,7 @@ class Translate(Task):
         prompts = [ask(source) if self.chat else source for source in sources]
         written = lm.generate(prompts, Sampling(max_tokens=self.max_tokens))
         return [
-            {"text": text, "translation": answer.text.strip(), "finish": answer.finish}
+            {"text": text, "translation": answer.read().text.strip(), "finish": answer.finish}
             for text, answer in zip(texts, written, strict=True)
         ]
 

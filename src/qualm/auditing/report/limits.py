@@ -75,7 +75,7 @@ def _head_row(limit: Json, fold: Html | None, say: Words) -> Html:
         missing = h("span", {"class": "missing"}, glyph("not measured"), " ", say("not measured"))
         why = h("td", {"class": "why", "colspan": 2}, limit["why"])
         return h("tr", {"class": "none"}, head, h("td", {"class": "reading"}, missing), why)
-    unread = say(", {n} unread", n=limit["unread"]) if limit["unread"] else ""
+    unread = telling.unread(limit, say)
     return h(
         "tr",
         {},

@@ -86,7 +86,8 @@ def _limit(limit: Json, say: Words) -> Iterator[list[str]]:
     chance = "" if limit["chance"] is None else figure(limit["chance"], unit, 1)
     value = f"**{telling.value(read, unit)}** {telling.unit_name(unit, say)}".rstrip()
     ends = telling.interval(read, unit, say)
-    yield [title, value, ends, chance, telling.rests_on(read, say), telling.direction(limit, say)]
+    rests = telling.rests_on(read, say) + inline(telling.unread(limit, say))
+    yield [title, value, ends, chance, rests, telling.direction(limit, say)]
     for part, r in limit["parts"].items():
         if r:
             ends = telling.interval(r, unit, say)
@@ -136,7 +137,7 @@ def _change(change: Json, say: Words) -> list[str]:
     note = "; ".join(x for x in (telling.tested(change, say), inline(telling.beside(change, say))) if x)
     if change["verdict"] == "not measured":
         return [title, "", "", "", verdict, "", note]
-    both, moved, ends = telling.both(change, say), telling.moved(change, say), telling.moved_interval(change, say)
+    both, (moved, ends) = telling.both(change, say), telling.moved_columns(change, say)
     return [title, inline(both), moved, ends, verdict, telling.cases_moved(change, say), inline(note)]
 
 

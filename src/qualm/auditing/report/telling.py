@@ -30,12 +30,24 @@ def interval(reading: Json | None, unit: str, say: Words) -> str:
     return between(low, high, unit, places(unit, low, high), say("to"))
 
 
+def cases_of(n: int, say: Words) -> str:
+    return say.count(n, "{n} case", "{n} cases")
+
+
 def rests_on(reading: Json, say: Words) -> str:
     """How many cases, and how many groups if those are fewer."""
-    cases = say.count(reading["n"], "{n} case", "{n} cases")
+    cases = cases_of(reading["n"], say)
     if reading["groups"] == reading["n"]:
         return cases
     return say("{cases} in {groups}", cases=cases, groups=say.count(reading["groups"], "{n} group", "{n} groups"))
+
+
+def unread(limit: Json, say: Words) -> str:
+    """How many cases were not read, and why most of them were not: what follows `rests_on`."""
+    if not limit["unread"]:
+        return ""
+    told = say(", {n} unread", n=limit["unread"])
+    return f"{told} ({limit['unread_why']})" if limit["unread_why"] else told
 
 
 def direction(limit: Json, say: Words) -> str:
@@ -49,14 +61,25 @@ def _digits(change: Json) -> int:
 
 
 def moved(change: Json, say: Words, unit: bool = True) -> str:
-    """The difference: "+43 points"."""
+    """The difference: "+43 points", or that no case shows any."""
+    if change["unchanged"]:
+        return say("unchanged")
     text = difference(change["difference"], change["unit"], _digits(change))
     name = change_unit(change["unit"], say) if unit and text != NONE else ""
     return f"{text} {name}".rstrip()
 
 
 def moved_interval(change: Json, say: Words) -> str:
+    """The interval of the difference; where nothing changed, the cases that show it."""
+    if change["unchanged"]:
+        return cases_of(change["n"], say)
     return differences(change["low"], change["high"], change["unit"], _digits(change), say("to"))
+
+
+def moved_columns(change: Json, say: Words) -> tuple[str, str]:
+    """The difference and its interval where each has a column: "unchanged (148 cases)" leaves the second empty."""
+    shown = moved(change, say), moved_interval(change, say)
+    return (f"{shown[0]} ({shown[1]})", "") if change["unchanged"] else shown
 
 
 def both(change: Json, say: Words) -> str:
@@ -88,7 +111,7 @@ def beside(change: Json, say: Words) -> str:
     if change["verdict"] == "not measured":
         return change["why"]
     said = []
-    if change["verdict"] == "cannot tell" and change["detectable"] is not None:
+    if change["verdict"] == "cannot tell" and change["detectable"] is not None and not change["unchanged"]:
         least = _amount(change["detectable"], change, say)
         said.append(say("a change of {least} would have shown", least=least))
     if state(change).endswith("harmless"):
@@ -105,7 +128,7 @@ def _amount(value: float, change: Json, say: Words) -> str:
 def margin(change: Json, say: Words) -> str:
     """How small a worsening does not matter."""
     number = 100 * change["margin"] if change["unit"] == "share" else change["margin"]
-    return f"{number:g} {change_unit(change['unit'], say) or change['unit']}".rstrip()
+    return f"{number:.3g} {change_unit(change['unit'], say) or change['unit']}".rstrip()
 
 
 def tested(change: Json, say: Words) -> str:
@@ -116,7 +139,7 @@ def tested(change: Json, say: Words) -> str:
 
 
 def cases_moved(change: Json, say: Words) -> str:
-    cases = say.count(change["n"], "{n} case", "{n} cases")
+    cases = cases_of(change["n"], say)
     return say("{fixed} fixed, {broken} broken of {cases}", fixed=change["fixed"], broken=change["broken"], cases=cases)
 
 
@@ -131,19 +154,28 @@ def aims(proof: Json, say: Words) -> list[str]:
     claimed = [change for change in proof["changes"] if change["claimed"]]
     if proof["mend"] and not claimed:
         return [say("None of the limits it is for was measured.")]
-    return [
-        say(
-            "{title}: {verdict}, {both} ({moved}; 95% interval {interval}).",
-            title=change["title"],
-            verdict=say(change["verdict"]),
+    return [_aim(change, say) for change in claimed]
+
+
+def _aim(change: Json, say: Words) -> str:
+    title = change["title"]
+    if change["verdict"] == "not measured":
+        return say("{title}: not measured, {why}.", title=title, why=change["why"].rstrip("."))
+    if change["unchanged"]:
+        return say(
+            "{title}: unchanged in {cases}, {both}.",
+            title=title,
+            cases=cases_of(change["n"], say),
             both=both(change, say),
-            moved=moved(change, say),
-            interval=moved_interval(change, say),
         )
-        if change["verdict"] != "not measured"
-        else say("{title}: not measured, {why}.", title=change["title"], why=change["why"].rstrip("."))
-        for change in claimed
-    ]
+    return say(
+        "{title}: {verdict}, {both} ({moved}; 95% interval {interval}).",
+        title=title,
+        verdict=say(change["verdict"]),
+        both=both(change, say),
+        moved=moved(change, say),
+        interval=moved_interval(change, say),
+    )
 
 
 def side_effects(proof: Json, say: Words) -> str:
