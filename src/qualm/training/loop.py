@@ -5,6 +5,7 @@ losses and weights, bit for bit, as one that was not.
 """
 
 import math
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,7 @@ from qualm.training.optimisers import optimiser
 from qualm.training.parallel import Ranks
 from qualm.training.precision import DTYPES, Precision, prepared
 from qualm.training.settings import TrainSettings, rate_at, rate_for
+from qualm.training.sharded import Sharded, move_moments, reached, whole, write_moments
 from qualm.training.speed import TRAINING, peak
 from qualm.training.state import Progress
 
@@ -35,7 +37,7 @@ MOST_BAD = 3  # updates skipped in a row before the run gives up
 USUAL, ENOUGH = 32, 8  # losses remembered to tell a spike by, and how many it takes
 MOST_NAMED = 8  # rows of a batch that are named
 NATS = 5.0  # a loss is no spike unless it is so much above the usual one
-GUARDS = ("threads", "strict", "precision")  # settings that do not decide the result of a step
+GUARDS = ("threads", "strict", "precision", "shard")  # settings that do not decide the result of a step
 SAID = {"world_size": "--nproc", "threads": "--threads"}  # how a person says it
 
 Row = Mapping[str, Any]
@@ -91,6 +93,9 @@ def fit(
     with ExitStack() as stack:
         ranks = Ranks(next(model.parameters()).device)
         hooks = hooks if ranks.first else replace(hooks, on_step=_silent, on_event=_silent)
+        sharded = Sharded(model, loss, settings) if settings.shard and ranks.size > 1 else None
+        if sharded:
+            model, loss = sharded.model, sharded.loss
         stack.enter_context(_own_torch_state(model, settings, ranks))
         stack.enter_context(prepared(model, settings.compile, settings.recompute))
         if folder and ranks.first:
@@ -98,15 +103,19 @@ def fit(
         places = Checkpoints(folder, hooks.on_event) if folder else None
         if places and ranks.first:
             stack.enter_context(places)
-        run = _Run(model, data, loss, settings, hooks, ranks)
+        run = _Run(model, data, loss, settings, hooks, ranks, sharded)
         if places:
             run.open(places)
             stack.callback(run.close)
         if run.precision.why:
             hooks.on_event(f"precision: {run.precision.name}, as {run.precision.why}")
         while not run.progress.finished:
-            run.advance()
-        return run.end()
+            with reached() if sharded else nullcontext():
+                run.advance()
+        result = run.end()
+        if sharded:
+            sharded.gather()
+        return result
 
 
 def _silent(said: object) -> None:
@@ -137,6 +146,7 @@ class _Run:
     settings: TrainSettings
     hooks: Hooks
     ranks: Ranks
+    sharded: Sharded | None = None
     progress: Progress = field(default_factory=Progress)
     places: Checkpoints | None = None
     metrics: Metrics | None = None
@@ -174,7 +184,7 @@ class _Run:
             "settings": {k: v for k, v in to_dict(self.settings).items() if k not in GUARDS},
             "data": {**self.data.identity, "rows": len(self.data)},
             "start": {"weights": state.hash_weights(self.model)},
-            "machine": {**machine, "precision": self.precision.name},
+            "machine": {**machine, "precision": self.precision.name, "shard": bool(self.sharded)},
             "schedule": {"total": self.total, "peak": self.peak},
         }
         self.ranks.agree({part: self.identity[part] for part in ("settings", "data", "start")})
@@ -222,21 +232,28 @@ class _Run:
         more = self.ranks.join(self.loss.tensors()) if isinstance(self.loss, Remembers) else {}
         more |= self.ranks.each(state.random_state(self.device))
         more |= {**self.precision.tensors(), **(self.mean.tensors() if self.mean else {})}
+        parts = self.places.folder / f".moments-{self.progress.step}.tmp"
+        if self.sharded:
+            self.sharded.gather()
+            write_moments(state.moments(self.model, self.optimiser), parts)
         if self.metrics:
-            self._write(self.places, self.metrics, more)
+            self._write(self.places, self.metrics, more, parts)
         self.ranks.wait()  # so that no process says that it is saved before it is
 
-    def _write(self, places: Checkpoints, metrics: Metrics, more: state.Tensors) -> None:
+    def _write(self, places: Checkpoints, metrics: Metrics, more: state.Tensors, parts: Path) -> None:
         facts = state.facts_of(self.progress, self.identity)
 
         def fill(folder: Path) -> None:
             metrics.sync()
             with self._averaged():
-                self.hooks.write(self.model, folder)
+                self.hooks.write(self.sharded.plain if self.sharded else self.model, folder)
+            if self.sharded:
+                move_moments(parts, folder)
             state.write(folder, self.model, self.optimiser, more, facts)
 
         places.save(self.progress.step, fill)
         places.prune({self.progress.best_step})
+        shutil.rmtree(parts, ignore_errors=True)
 
     def close(self) -> None:
         if self.metrics:
@@ -297,7 +314,7 @@ class _Run:
         self.ranks.sum_gradients(self.parameters)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         self.precision.unscale(gradients)
-        return float(totals[0]), max(int(totals[1]), 1), float(torch.nn.utils.get_total_norm(gradients))
+        return float(totals[0]), max(int(totals[1]), 1), float(whole(torch.nn.utils.get_total_norm(gradients)))
 
     def _update(self, rate: float, norm: float, count: int) -> None:
         """Make the gradient the mean over targets, clip it, and step."""
@@ -346,7 +363,7 @@ class _Run:
             return False
         p = self.progress
         self.model.eval()
-        with self._averaged():
+        with self.sharded.open() if self.sharded else self._averaged():
             value = self.ranks.same(float(self.hooks.validate(self.model)))
         self.model.train()
         row["validation"] = value if math.isfinite(value) else None

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from qualm.errors import QualmError
 
@@ -95,7 +96,7 @@ class Ranks:
 
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Sum the gradients. One that no process has stays None; a process without rows takes part with zeros."""
-        if self.size == 1:
+        if self.size == 1 or isinstance(parameters[0], DTensor):  # the sharded are summed already
             return
         there = torch.tensor([float(p.grad is not None) for p in parameters], device=self.device)
         self.sum([there])
@@ -167,4 +168,8 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo has no kind of its own
-        raise LostRank("another process of this run has ended", then="run it again to go on") from error
+        raise lost() from error
+
+
+def lost() -> LostRank:
+    return LostRank("another process of this run has ended", then="run it again to go on")

@@ -46,6 +46,7 @@ class TrainSettings:
         precision: What matrix products are computed in; auto: bf16 on a GPU that has it, on a CPU where it is faster.
         compile: Compile the layers first, which takes tens of seconds.
         recompute: Compute layers twice in place of keeping what is in them: less memory, a third more time.
+        shard: Spread weights, gradients and moments over the processes, for a model too large for one of them.
         threads: Threads; 0 for torch's choice.
         strict: Go on only where the same steps give the same bits.
     """
@@ -72,6 +73,7 @@ class TrainSettings:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False
     recompute: bool = False
+    shard: bool = False
     threads: int = 0
     strict: bool = True
 

@@ -14,6 +14,7 @@ from qualm.errors import InputError, QualmError
 from qualm.files import read_json, write_json
 from qualm.training.optimisers import Optimiser
 from qualm.training.parallel import Ranks
+from qualm.training.sharded import DTensor, fitted, part, read_moments, whole
 
 FORMAT, VERSION = "qualm.training", 2
 
@@ -51,7 +52,7 @@ def hash_weights(model: nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(weights(model, frozen=True).items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(whole(tensor).cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -61,7 +62,7 @@ def copy_weights(model: nn.Module, source: Mapping[str, Tensor], where: str = ""
         for name, tensor in weights(model).items():
             if name not in source or source[name].shape != tensor.shape:
                 raise InputError(f"weight {name} does not fit the model", where=where, then="use another folder")
-            tensor.copy_(source[name])
+            tensor.copy_(fitted(source[name], tensor))
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
@@ -79,7 +80,8 @@ def write_weights(model: nn.Module, folder: Path) -> None:
 
 def write(folder: Path, model: nn.Module, optimiser: Optimiser, more: Tensors, facts: Mapping[str, Any]) -> None:
     """training.safetensors (moments, and `more`) and training.json, beside the weights."""
-    tensors = {**moments(model, optimiser), **more}
+    own = {k: t for k, t in moments(model, optimiser).items() if not isinstance(t, DTensor)}
+    tensors = {**own, **more}
     save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "training.safetensors")
     write_json(folder / "training.json", {"format": FORMAT, "version": VERSION, **facts})
 
@@ -98,7 +100,7 @@ def moments(model: nn.Module, optimiser: Optimiser) -> dict[str, Tensor]:
 def check_finite(model: nn.Module, optimiser: Optimiser) -> None:
     """Raises QualmError naming the first weight or moment that is not finite."""
     for name, tensor in (weights(model) | moments(model, optimiser)).items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if tensor.is_floating_point() and not torch.isfinite(part(tensor)).all():
             raise QualmError(f"{name} is not finite, so no checkpoint is written", then="lower the learning rate")
 
 
@@ -124,12 +126,13 @@ def restore(folder: Path, model: nn.Module, optimiser: Optimiser, ranks: Ranks) 
     Returns the progress, and all tensors that the run kept.
     """
     restore_weights(folder, model)
-    tensors = load_file(folder / "training.safetensors")
-    for name, parameter in model.named_parameters():
+    parameters = dict(model.named_parameters())
+    tensors = {**load_file(folder / "training.safetensors"), **read_moments(folder, parameters)}
+    for name, parameter in parameters.items():
         start = f"optimiser.{name}."
-        own = {k.removeprefix(start): t.clone().to(parameter.device) for k, t in tensors.items() if k.startswith(start)}
+        own = {k.removeprefix(start): t.clone() for k, t in tensors.items() if k.startswith(start)}
         if own:
-            optimiser.restore(parameter, own)
+            optimiser.restore(parameter, {k: fitted(t, parameter).to(parameter.device) for k, t in own.items()})
     progress = read_facts(folder)["progress"]
     random = ranks.mine(tensors, ("random.cpu", "random.cuda"))
     if not random:  # there were fewer processes then
