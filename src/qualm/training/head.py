@@ -11,27 +11,34 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qualm.training.data import IGNORE
+from qualm.training.nats import summed_nats
 
 CHUNK = 256  # rows whose logits are held: 8 MB at a vocabulary of 8192
 
 Head = Callable[[Tensor], Tensor]
+Nats = Callable[..., Tensor]  # of logits (N, V) and whatever stands beside each row: summed
 
 
 def cross_entropy(head: Head, hidden: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Nats summed over labels (...) that are not IGNORE, of the logits that `head` gives hidden states (..., D)."""
-    rows, wanted = hidden.reshape(-1, hidden.shape[-1]), labels.flatten()
+
+    def nats(logits: Tensor, labels: Tensor) -> Tensor:
+        if not smoothing:
+            return summed_nats(logits, labels)
+        return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing)
+
+    return summed(head, hidden.reshape(-1, hidden.shape[-1]), nats, labels.flatten())
+
+
+def summed(head: Head, rows: Tensor, nats: Nats, *beside: Tensor) -> Tensor:
+    """What `nats` makes of the logits that `head` gives hidden states (N, D), and of tensors (N, ...) beside them."""
     if not torch.is_grad_enabled() or not len(rows):
-        return sum((_nats(head, *part, smoothing) for part in _chunks(rows, wanted)), _zero(rows))
-    return _Chunked.apply(rows, wanted, head, smoothing, *_leaves(head(rows[:1].detach())))  # type: ignore[no-any-return]
+        return sum((nats(head(part).float(), *more) for part, *more in _chunks(rows, *beside)), _zero(rows))
+    return _Chunked.apply(rows, head, nats, beside, *_leaves(head(rows[:1].detach())))  # type: ignore[no-any-return]
 
 
-def _chunks(rows: Tensor, labels: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
-    return list(zip(rows.split(CHUNK), labels.split(CHUNK), strict=True))
-
-
-def _nats(head: Head, rows: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    logits = head(rows).float()
-    return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing)
+def _chunks(*tensors: Tensor) -> Sequence[tuple[Tensor, ...]]:
+    return list(zip(*(tensor.split(CHUNK) for tensor in tensors), strict=True))
 
 
 def _zero(rows: Tensor) -> Tensor:
@@ -57,18 +64,18 @@ def _leaves(tensor: Tensor) -> list[Tensor]:
 class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(  # pyrefly: ignore[bad-override]
-        ctx: Any, rows: Tensor, labels: Tensor, head: Head, smoothing: float, *weights: Tensor
+        ctx: Any, rows: Tensor, head: Head, nats: Nats, beside: Sequence[Tensor], *weights: Tensor
     ) -> Tensor:
         total, grads, at = _zero(rows), [torch.zeros_like(w) for w in weights], torch.empty_like(rows)
-        for i, (part, wanted) in enumerate(_chunks(rows, labels)):
+        for i, (part, *more) in enumerate(_chunks(rows, *beside)):
             with torch.enable_grad():
                 leaf = part.detach().requires_grad_()
-                nats = _nats(head, leaf, wanted, smoothing)
-            own, *rest = torch.autograd.grad(nats, [leaf, *weights])
+                found = nats(head(leaf).float(), *more)
+            own, *rest = torch.autograd.grad(found, [leaf, *weights])
             at[i * CHUNK : i * CHUNK + len(part)] = own
             for grad, new in zip(grads, rest, strict=True):
                 grad += new
-            total += nats.detach()
+            total += found.detach()
         ctx.save_for_backward(at, *grads)
         return total
 

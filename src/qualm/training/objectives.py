@@ -12,9 +12,11 @@ from qualm.corpus.packing import Packed
 from qualm.errors import UsageError
 from qualm.models.base import Config, Decoder, Encoder, EncoderDecoder, Model
 from qualm.models.rnn import Rnn
+from qualm.models.store import weights_hash
 from qualm.tokens.tokenizer import Tokens
 from qualm.tokens.train import SPECIAL
 from qualm.training.data import Rows, StreamRows, TokenRows
+from qualm.training.distil import Distilled, read_teacher
 from qualm.training.losses import Carried, Loss, Seq2Seq, bits_per_byte, causal, masked
 from qualm.training.noise import MASKED, SENTINELS, SPAN, GoldfishRows, MaskedRows, SpanRows
 from qualm.training.recipe import Recipe
@@ -88,6 +90,26 @@ class Stateful(Next):
         return Carried()
 
 
+class Distil(Next):
+    """The next token, and what a teacher says of all others that it might have been."""
+
+    def __init__(self, recipe: Recipe, tokens: Tokens):
+        super().__init__(recipe, tokens)
+        if recipe.teacher is None:
+            raise UsageError("no teacher is named", then="say --teacher FOLDER")
+        self.teacher = read_teacher(recipe.teacher, tokens, recipe.length)
+
+    def rows(self, packed: Packed) -> Rows:
+        rows, r = super().rows(packed), self.recipe
+        said = {"teacher": weights_hash(self.teacher), "temperature": str(r.temperature), "mix": str(r.mix)}
+        rows.identity = {**rows.identity, **said}
+        rows.bytes_per_target = 0.0  # the loss is none of the text alone
+        return rows
+
+    def loss(self) -> Loss:
+        return Distilled(self.teacher, self.recipe.temperature, self.recipe.mix)
+
+
 class Masked(Objective):
     """Tokens hidden at random, from both sides."""
 
@@ -130,7 +152,13 @@ class Spans(Objective):
         return config.flops(hidden + markers + 1, self.recipe.length - hidden + markers)
 
 
-OBJECTIVES: dict[str, type[Objective]] = {"next": Next, "stateful": Stateful, "masked": Masked, "spans": Spans}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "next": Next,
+    "stateful": Stateful,
+    "masked": Masked,
+    "spans": Spans,
+    "distil": Distil,
+}
 
 
 def objective_of(recipe: Recipe) -> type[Objective]:
@@ -142,9 +170,11 @@ def objective_of(recipe: Recipe) -> type[Objective]:
     fitting = [name for name, kind in OBJECTIVES.items() if kind.fits(family)]
     if not fitting:
         raise UsageError(f"{recipe.family} does not learn from plain text", then="tune it: qualm tune --help")
-    name = recipe.objective or fitting[0]
+    name = recipe.objective or ("distil" if recipe.teacher else fitting[0])
     if name not in fitting:
         raise UsageError(f"{recipe.family} does not learn by {name!r}", then=f"say {' or '.join(fitting)}")
+    if recipe.teacher and name != "distil":
+        raise UsageError(f"a teacher teaches nothing by {name!r}", then="leave out the objective, or the teacher")
     return OBJECTIVES[name]
 
 

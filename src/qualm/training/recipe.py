@@ -16,7 +16,8 @@ class Making:
         size: tiny, small, medium, large (1.3, 9.4, 30.7, 71.3 M parameters), or about how many: 1.2M.
         family: See qualm list models.
         objective: What is to be told of a text: next (the next token), stateful (the same, by a recurrent model that
-            reads on from batch to batch), masked (hidden tokens), spans (hidden spans); else what suits the family.
+            reads on from batch to batch), masked (hidden tokens), spans (hidden spans), distil (what a teacher says);
+            else what suits the family.
         dropout: The share that is dropped in training, at every place where the family drops anything.
         keys: Keys of config.json that are to be otherwise than the dial has them, such as cell=gru.
         length: Tokens that the model sees at once.
@@ -26,6 +27,9 @@ class Making:
         validate: Tokens to validate on.
         apart: Whether documents that share a row are kept apart, where the family can.
         goldfish: Learn all but one in so many tokens, so that nothing is known by heart; 0 for all.
+        teacher: A model folder to learn from besides: what it says of every token. Its tokenizer is used.
+        temperature: Of distil: how much the less likely tokens count.
+        mix: Of distil: the teacher's share of the loss; the rest is the text's.
     """
 
     size: int | str = "tiny"
@@ -40,6 +44,15 @@ class Making:
     validate: int = 20_000
     apart: bool = True
     goldfish: int = 0
+    teacher: Path | None = None
+    temperature: float = 2.0
+    mix: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise UsageError(f"must be above 0, not {self.temperature}", where="temperature")
+        if not 0 <= self.mix <= 1:
+            raise UsageError(f"must be between 0 and 1, not {self.mix}", where="mix")
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks
     by this objective, and all that `fit` raises.
     """
     kind = objective_of(recipe)
+    recipe = replace(recipe, tokenizer=recipe.tokenizer or recipe.teacher)
     data, output = Path(data), Path(output)
     work = output / "run"
     if (output / "config.json").exists() and not work.exists():
