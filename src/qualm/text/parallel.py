@@ -8,8 +8,11 @@ from functools import cache
 from babel import Locale
 from babel.localedata import locale_identifiers
 
+from qualm.text import cldr, prose
+
 KINDS = ("territories", "languages", "currencies")
 FEWEST = 300  # names that a locale must have to be compared
+SAMPLE = 24  # paragraphs of English, and five times as many Chinese sentences
 
 
 @cache
@@ -40,3 +43,10 @@ def _names(locale: str) -> dict[tuple[str, str], str]:
 def language_of(locale: str) -> str:
     """The English name of a locale: "Chinese (Traditional)" for zh_Hant."""
     return Locale.parse(locale).get_display_name("en") or locale
+
+
+def two_languages() -> dict[str, list[str]]:
+    """Text that every installation carries: paragraphs of English prose, Chinese sentences on currencies."""
+    facts = cldr.currencies("zh")[: 5 * SAMPLE]
+    sentences = [f"{fact.name}的货币是{fact.value}。" for fact in facts]
+    return {"English prose": list(prose.paragraphs()[:SAMPLE]), "Chinese sentences": sentences}
