@@ -81,7 +81,8 @@ def described(page: str) -> dict[str, str]:
 @pytest.mark.parametrize("name", registry.names("probes"))
 def test_every_probe_is_described(name):
     kind = registry.find("probes", name)
-    facts = f"Limit: {kind.limit} · needs: {', '.join(sorted(kind.needs))} · better: {kind.better} · unit: {kind.unit}"
+    needs = ", ".join(sorted(kind.needs)) or "nothing"
+    facts = f"Limit: {kind.limit} · needs: {needs} · better: {kind.better} · unit: {kind.unit}"
     assert described("docs/probes.md")[name] == facts
     assert all(name in (ROOT / page).read_text(encoding="utf-8") for page in READMES)
 
