@@ -1,6 +1,6 @@
 """What models learn, each figure with its interval and beside a baseline.
 
-    python benchmarks/learning.py text --shared DATA [--seeds 0,1,2]
+    python benchmarks/learning.py text --shared DATA [--seeds 0,1,2] [--budget 0.5] [--only lstm]
 
 Figures: text (RNN, GRU, LSTM, GPT and n-grams), overfitting (and what mends it), sentiment (BERT and TF-IDF, English
 and Chinese), translation (Transformer, LSTM with attention, word lookup). DATA is the folder of the data sets that
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from learning_figure import Figure
+from learning_figure import Figure, Plan, drawn
 
 FIGURES = ("text", "overfitting", "sentiment", "translation")
 
@@ -26,15 +26,21 @@ def main(words: Sequence[str] | None = None) -> Figure:
     parser.add_argument("figure", choices=FIGURES)
     parser.add_argument("--shared", type=Path, required=True, help="the folder of data sets")
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--budget", type=float, default=1.0, help="the share of the usual training that models get")
+    parser.add_argument("--only", default="", help="measure only the subjects whose name holds this, and the baselines")
     parser.add_argument("--output", type=Path, help="write the figure here, as JSON")
+    parser.add_argument("--svg", type=Path, help="draw its curves here, if it has any")
     args = parser.parse_args(words)
     torch.set_num_threads(1)
-    began, seeds = time.perf_counter(), [int(seed) for seed in args.seeds.split(",")]
+    began, seeds = time.perf_counter(), tuple(int(seed) for seed in args.seeds.split(","))
     with tempfile.TemporaryDirectory() as work:
-        figure = importlib.import_module(f"learning_{args.figure}").measure(args.shared, Path(work), seeds)
+        plan = Plan(args.shared, Path(work), seeds, args.budget, args.only)
+        figure = importlib.import_module(f"learning_{args.figure}").measure(plan)
     print(f"\n{figure.about}\n\n{figure.table()}\n\n{time.perf_counter() - began:.0f} s")
     if args.output:
         args.output.write_text(json.dumps(figure.plain(), indent=1) + "\n", encoding="utf-8")
+    if args.svg:
+        args.svg.write_text(drawn(figure), encoding="utf-8")
     return figure
 
 

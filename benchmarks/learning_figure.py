@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,23 @@ from typing import Any
 from qualm.auditing.intervals import Compared, Estimate
 
 Cell = str | Estimate | Compared | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure: with `budget` below 1, each model gets that share of the usual passes or updates."""
+
+    shared: Path
+    work: Path
+    seeds: tuple[int, ...] = (0, 1, 2)
+    budget: float = 1.0
+    only: str = ""  # measure the subjects whose name holds this, and the baselines
+
+    def steps(self, usual: int) -> int:
+        return max(1, round(usual * self.budget))
+
+    def wants(self, name: str) -> bool:
+        return self.only in name
 
 
 @dataclass
@@ -34,6 +52,40 @@ class Figure:
     def plain(self) -> dict[str, Any]:
         rows = [[plain(cell) for cell in row] for row in self.rows]
         return {"name": self.name, "about": self.about, "heads": self.heads, "rows": rows, "curves": self.curves}
+
+
+COLOURS = ("#2f6db5", "#a85a1c")
+WIDTH, HEIGHT, EDGE = 720, 330, 50
+
+
+def drawn(figure: Figure) -> str:
+    """The curves as SVG: those of training dashed, those of validation whole, a colour a subject."""
+    every = [point for curve in figure.curves.values() for point in curve]
+    most_x, most_y = max(x for x, _ in every), math.ceil(max(y for _, y in every))
+
+    def place(x: float, y: float) -> str:
+        across, up = x / most_x * (WIDTH - 5 * EDGE), y / most_y * (HEIGHT - 2 * EDGE)
+        return f"{EDGE + across:.1f} {HEIGHT - EDGE - up:.1f}"
+
+    lines = [f'<path d="M{place(0, y)}H{WIDTH - 4 * EDGE}" stroke="#808080" opacity="0.3"/>' for y in range(most_y + 1)]
+    lines += [_said(EDGE - 20, place(0, y).split()[1], str(y)) for y in range(most_y + 1)]
+    lines += [_said(EDGE + (WIDTH - 5 * EDGE) // 2, HEIGHT - 12, f"step (of {most_x})"), _said(EDGE, 24, "bits a byte")]
+    subjects = list(dict.fromkeys(name.partition(": ")[2] for name in figure.curves))
+    for name, curve in figure.curves.items():
+        kind, _, subject = name.partition(": ")
+        colour = COLOURS[subjects.index(subject)]
+        dashes = ' stroke-dasharray="5 5"' if kind == "training" else ""
+        path = "L".join(place(x, y) for x, y in curve)
+        lines.append(f'<path d="M{path}" stroke="{colour}" stroke-width="2" fill="none"{dashes}/>')
+        lines.append(_said(WIDTH - 4 * EDGE + 8, place(*curve[-1]).split()[1], f"{subject}, {kind}", colour))
+    label = "; ".join(f"{name} ends at {curve[-1][1]:.2f} bits a byte" for name, curve in figure.curves.items())
+    head = f'viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="13" role="img" aria-label="{label}"'
+    body = "\n  ".join(lines)
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {head}>\n  {body}\n</svg>\n'
+
+
+def _said(x: float | str, y: float | str, text: str, colour: str = "#808080") -> str:
+    return f'<text x="{x}" y="{y}" fill="{colour}">{text}</text>'
 
 
 def worded(cell: Cell) -> str:

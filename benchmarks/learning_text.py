@@ -2,12 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from learning_figure import Figure, sotu
+from learning_figure import Figure, Plan, sotu
 
 from qualm.auditing.intervals import compare, interval
 from qualm.corpus import Document, Packed, pack, split
@@ -70,9 +70,9 @@ def ngram_nats(model: NGram, held: Packed) -> np.ndarray:
     return np.array([-model.logprobs(held.ids[a:b]).sum() for a, b in zip(starts, held.ends, strict=True)])
 
 
-def trained(model: Decoder, cell: str, rows: TokenRows, seed: int) -> Decoder:
+def trained(model: Decoder, cell: str, rows: TokenRows, seed: int, passes: float) -> Decoder:
     model.init_weights(seed)
-    fit(model, rows, causal, TrainSettings(epochs=PASSES, batch=BATCH, lr=RATES[cell], optimiser="muon", seed=seed))
+    fit(model, rows, causal, TrainSettings(epochs=passes, batch=BATCH, lr=RATES[cell], optimiser="muon", seed=seed))
     return model
 
 
@@ -80,11 +80,11 @@ def bits(columns: Mapping[str, np.ndarray]) -> float:
     return float(columns["nats"].sum() / math.log(2) / columns["bytes"].sum())
 
 
-def measure(shared: Path, work: Path, seeds: Sequence[int]) -> Figure:
-    learnt, held_out = documents_of(shared)
+def measure(plan: Plan) -> Figure:
+    learnt, held_out = documents_of(plan.shared)
     tokens = train_bpe((d.text for d in learnt), VOCAB)
-    packed, held = pack(learnt, tokens, work / "learnt"), pack(held_out, tokens, work / "held_out")
-    sizes = held.sizes.astype(float)
+    packed, held = pack(learnt, tokens, plan.work / "learnt"), pack(held_out, tokens, plan.work / "held_out")
+    sizes, passes = held.sizes.astype(float), PASSES * plan.budget
     clusters = np.arange(len(sizes))
     starts = np.concatenate(([0], packed.ends[:-1] - 1))
     texts = [packed.ids[a:b] for a, b in zip(starts, packed.ends, strict=True)]
@@ -92,7 +92,7 @@ def measure(shared: Path, work: Path, seeds: Sequence[int]) -> Figure:
     figure = Figure(
         "text",
         f"State of the Union: {packed.bytes:,} bytes in {len(learnt)} addresses to learn from ({packed.tokens:,} "
-        f"tokens of {VOCAB}), {PASSES} passes; the first {SHOWN:,} characters of {len(held_out)} others held out "
+        f"tokens of {VOCAB}), {passes:g} passes; the first {SHOWN:,} characters of {len(held_out)} others held out "
         f"({held.bytes:,} bytes, {held.tokens:,} tokens). Intervals: bootstrap over addresses.",
         ("model", "parameters", "seed", "bits a byte", "beside the 3-gram", "seconds"),
     )
@@ -115,10 +115,8 @@ def measure(shared: Path, work: Path, seeds: Sequence[int]) -> Figure:
     makers: dict[str, Callable[[], Decoder]] = {"llama": lambda: llama(tokens.eos_id)}
     makers |= {cell: lambda cell=cell: recurrent(cell, wanted) for cell in ("elman", "gru", "lstm")}
     for cell, make in makers.items():
-        every = []
-        for seed in seeds:
+        for seed in plan.seeds if plan.wants(cell) else ():
             began, model = time.perf_counter(), make()
-            nats = nats_by_document(trained(model, cell, TokenRows(packed, LENGTH), seed), held)
-            every.append(nats)
+            nats = nats_by_document(trained(model, cell, TokenRows(packed, LENGTH), seed, passes), held)
             add(cell, f"{model.config.parameters:,}", str(seed), nats, time.perf_counter() - began)
     return figure

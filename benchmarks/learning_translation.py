@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from learning_figure import Figure, opened
+from learning_figure import Figure, Plan, opened
 
 from qualm.auditing.intervals import compare, interval
 from qualm.lm.base import Sampling
@@ -24,7 +24,7 @@ from qualm.training.settings import TuneSettings
 from qualm.training.tuning import tune
 
 LONGEST, TESTED = 10, 200  # English words of a sentence; sentences to translate
-VOCAB, DEPTH, BATCH, PASSES = 1500, 3, 32, 2
+VOCAB, DEPTH, BATCH, PASSES = 1500, 3, 32, 12
 RATES = {"Marian": 4e-3, "LSTM with attention": 4e-3}
 ROUNDS = 8  # of expectation and maximisation
 NGRAMS, BETA = 6, 2  # of chrF
@@ -124,8 +124,8 @@ def models(vocab: int, end: int) -> dict[str, EncoderDecoder]:
     return {"Marian": marian, "LSTM with attention": RnnAttention(near)}
 
 
-def measure(shared: Path, work: Path, seeds: Sequence[int]) -> Figure:
-    folder = shared / "mt-multi30k"
+def measure(plan: Plan) -> Figure:
+    folder, work, passes = plan.shared / "mt-multi30k", plan.work, PASSES * plan.budget
     learnt, tested = pairs(folder, "train"), pairs(folder, "val")[:TESTED]
     known = {english for english, _ in tested}
     learnt = [pair for pair in learnt if pair[0] not in known]
@@ -137,7 +137,7 @@ def measure(shared: Path, work: Path, seeds: Sequence[int]) -> Figure:
     figure = Figure(
         "translation",
         f"Multi30k English to French, sentences of at most {LONGEST} English words: {len(rows) - 200:,} pairs to learn "
-        f"from, {PASSES} passes; the first {len(tested)} of its validation part to translate, greedily. Corpus chrF2 "
+        f"from, {passes:g} passes; the first {len(tested)} of its validation part to translate, greedily. Corpus chrF2 "
         "and BLEU-4 with the bootstrap over sentences.",
         ("translator", "parameters", "seed", "chrF", "BLEU", "chrF beside lookup", "seconds"),
     )
@@ -153,12 +153,14 @@ def measure(shared: Path, work: Path, seeds: Sequence[int]) -> Figure:
     add("word for word", f"{len(lookup):,} words", "", base, began)
     add("the source as it stands", "", "", counted(sources, wanted), began)
     tokens = train_bpe((text for pair in learnt for text in pair), VOCAB, frame=(False, True))
-    for seed in seeds:
+    for seed in plan.seeds:
         for name, model in models(tokens.vocab_size, tokens.eos_id or 0).items():
+            if not plan.wants(name):
+                continue
             began = time.perf_counter()
             model.init_weights(seed)
             settings = TuneSettings(
-                epochs=PASSES, batch=BATCH, lr=RATES[name], optimiser="muon", seed=seed, eval_every=400, save_every=4000
+                epochs=passes, batch=BATCH, lr=RATES[name], optimiser="muon", seed=seed, eval_every=400, save_every=4000
             )
             output = work / f"{name.split()[0]}-{seed}"
             tune(model, tokens, work / "pairs", output, Tuning("seq2seq", length=64, train=settings))

@@ -135,24 +135,23 @@ def test_nothing_that_is_tested_is_learnt_from(part, data):
 @pytest.mark.shared
 @pytest.mark.slow
 def test_the_n_grams_read_what_the_page_says(part, data, tmp_path):
-    rows = part("text").measure(data, tmp_path, []).rows
+    rows = part("text").measure(part("figure").Plan(data, tmp_path, ())).rows
     assert [round(row[3].value, 2) for row in rows] == [2.95, 1.71, 1.67]
 
 
 @pytest.mark.shared
 @pytest.mark.slow
 def test_the_lookup_translates_as_the_page_says(part, data, tmp_path):
-    rows = part("translation").measure(data, tmp_path, []).rows
+    rows = part("translation").measure(part("figure").Plan(data, tmp_path, ())).rows
     assert 50 < rows[0][3].value < 60
     assert rows[0][3].value > rows[1][3].value + 20
 
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_training_and_validation_part_and_dropout_mends_it(part, data, tmp_path, monkeypatch):
+def test_training_and_validation_part_and_dropout_mends_it(part, data, tmp_path):
     over = part("overfitting")
-    monkeypatch.setattr(over, "MENDS", [m for m in over.MENDS if m.name == "nothing" or "dropout" in m.name])
-    nothing, dropout = over.measure(data, tmp_path, [0, 1]).rows
+    nothing, dropout = over.measure(over.Plan(data, tmp_path, (0, 1), only="dropout")).rows
     _, learnt, last, best, *_ = nothing
     assert last.value > best.value + 0.1 > learnt.value + 1
     assert dropout[2].value < last.value - 0.2
