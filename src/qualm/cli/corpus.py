@@ -1,6 +1,6 @@
 """`qualm corpus`: from documents to a corpus, step by step, with an account of every document."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,10 +22,10 @@ CLEAN, DEDUP, FILTER, SCRUB = (
 class Chain:
     """The settings of every step."""
 
-    cleaning: Annotated[Cleaning, Parameter(name="*", group=CLEAN)] = Cleaning()
-    deduping: Annotated[Deduping, Parameter(name="*", group=DEDUP)] = Deduping()
-    filtering: Annotated[Filtering, Parameter(name="*", group=FILTER)] = Filtering()
-    scrubbing: Annotated[Scrubbing, Parameter(name="*", group=SCRUB)] = Scrubbing()
+    cleaning: Annotated[Cleaning, Parameter(name="*", group=CLEAN)] = field(default_factory=Cleaning)
+    deduping: Annotated[Deduping, Parameter(name="*", group=DEDUP)] = field(default_factory=Deduping)
+    filtering: Annotated[Filtering, Parameter(name="*", group=FILTER)] = field(default_factory=Filtering)
+    scrubbing: Annotated[Scrubbing, Parameter(name="*", group=SCRUB)] = field(default_factory=Scrubbing)
 
     @property
     def named(self) -> dict[str, Settings]:

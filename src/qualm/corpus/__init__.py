@@ -4,13 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qualm.corpus.clean import clean
-    from qualm.corpus.dedup import dedup
+    from qualm.corpus.cleaning import clean
+    from qualm.corpus.deduping import dedup
     from qualm.corpus.documents import Document, read, split
-    from qualm.corpus.filter import filter_, keep
+    from qualm.corpus.filtering import filter_, keep
     from qualm.corpus.packing import Packed, load, pack
     from qualm.corpus.pipeline import Pipeline
-    from qualm.corpus.scrub import scrub
+    from qualm.corpus.scrubbing import scrub
     from qualm.corpus.settings import Cleaning, Deduping, Filtering, Keeping, Scrubbing
 
 _PUBLIC = {
@@ -18,11 +18,11 @@ _PUBLIC = {
     **dict.fromkeys(("Packed", "load", "pack"), "packing"),
     **dict.fromkeys(("Cleaning", "Deduping", "Filtering", "Keeping", "Scrubbing"), "settings"),
     **{
-        "clean": "clean",
-        "dedup": "dedup",
-        "filter_": "filter",
-        "keep": "filter",
-        "scrub": "scrub",
+        "clean": "cleaning",
+        "dedup": "deduping",
+        "filter_": "filtering",
+        "keep": "filtering",
+        "scrub": "scrubbing",
         "Pipeline": "pipeline",
     },
 }

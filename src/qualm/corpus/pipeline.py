@@ -16,12 +16,12 @@ from typing import Any
 
 from qualm import __version__
 from qualm.config import build, to_dict
-from qualm.corpus.clean import clean
-from qualm.corpus.dedup import dedup
+from qualm.corpus.cleaning import clean
+from qualm.corpus.deduping import dedup
 from qualm.corpus.documents import Document
-from qualm.corpus.filter import filter_, keep
+from qualm.corpus.filtering import filter_, keep
 from qualm.corpus.notes import Note, as_record
-from qualm.corpus.scrub import scrub
+from qualm.corpus.scrubbing import scrub
 from qualm.corpus.settings import Cleaning, Deduping, Filtering, Keeping, Scrubbing, Settings
 from qualm.errors import InputError, UsageError
 from qualm.files import hash_file, hash_json, read_json, write_json, writing

@@ -11,7 +11,7 @@ DO:28 EE:20 EG:29 ES:24 FI:18 FO:18 FR:27 GB:22 GE:22 GI:23 GL:18 GR:27 GT:28 HR
 IT:27 JO:30 KW:30 KZ:20 LB:28 LC:32 LI:21 LT:20 LU:20 LV:21 LY:25 MC:27 MD:24 ME:22 MK:19 MR:27 MT:31 MU:30 NL:18
 NO:15 PK:24 PL:28 PS:29 PT:25 QA:29 RO:24 RS:22 SA:24 SC:31 SE:24 SI:19 SK:24 SM:27 ST:25 SV:28 TL:23 TN:24 TR:26
 UA:29 VA:22 VG:24 XK:20"""
-_IBAN_LENGTHS = {part[:2]: int(part[3:]) for part in _IBANS.split()}
+IBAN_LENGTHS = {part[:2]: int(part[3:]) for part in _IBANS.split()}
 _CARD = re.compile(
     r"4[0-9]{12}(?:[0-9]{3}){0,2}|(?:5[1-5]|2[2-7])[0-9]{14}|3[47][0-9]{13}|3(?:0[0-5]|[68][0-9])[0-9]{11}"
     r"|(?:6011|64[4-9][0-9]|65[0-9]{2})[0-9]{12}|35[0-9]{14}|62[0-9]{14,17}"
@@ -54,7 +54,7 @@ def email(local: str, host: str) -> str:
 
 def iban(shown: str) -> tuple[int, str]:
     """(characters of it, the IBAN it begins with): country's length, and remainder 1 modulo 97."""
-    length = _IBAN_LENGTHS.get(shown[:2].upper(), 0)
+    length = IBAN_LENGTHS.get(shown[:2].upper(), 0)
     value, at = "", 0
     while at < len(shown) and len(value) < length:
         value += shown[at].upper() if shown[at].isalnum() else ""
