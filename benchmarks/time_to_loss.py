@@ -1,13 +1,13 @@
 """How long does it take to a given bits per byte? `qualm train` as it comes, and transformers' Trainer as it comes.
 
-    python benchmarks/time_to_loss.py [--steps 200] [--seeds 3]
+    python benchmarks/time_to_loss.py [--steps 200] [--seeds 3] [--rate 5e-5]
 
 The same text (Python's own manual, a tenth of it held out), the same tokens, a Llama of the same shape. The Trainer
 takes its own defaults (AdamW, rate 5e-5 falling linearly to 0, no warm-up, batch 8) and transformers' first weights.
 What it reads of the held-out text after all its steps is the aim; ours (its own rate, schedule, first weights and
 arithmetic, documents apart, batch 8) has as many steps, and stops at the first reading, each tenth step, that is no
-worse. Time is that of the steps alone, validation left out; processor time at one thread (OMP_NUM_THREADS=1), else on
-the wall.
+worse. With `--rate` the Trainer takes another rate than its own. Time is that of the steps alone, validation left out;
+processor time at one thread (OMP_NUM_THREADS=1), else on the wall.
 """
 
 import argparse
@@ -36,7 +36,7 @@ VOCAB, DEPTH, LENGTH, BATCH, OFTEN = 1024, 4, 128, 8, 10
 clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
-def trainer(config, rows: TokenRows, steps: int, seed: int, folder: str) -> tuple[Llama, float]:
+def trainer(config, rows: TokenRows, given: argparse.Namespace, seed: int, folder: str) -> tuple[Llama, float]:
     """Their model in ours, and the seconds that its steps took."""
     transformers.set_seed(seed)
     theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**config.to_hf(), "initializer_range": 0.02}))
@@ -52,8 +52,9 @@ def trainer(config, rows: TokenRows, steps: int, seed: int, folder: str) -> tupl
             taken[0] += clock() - began[0]
 
     quiet = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "logging_strategy": "no"}
-    given = transformers.TrainingArguments(folder, max_steps=steps, seed=seed, use_cpu=True, **quiet)
-    made = transformers.Trainer(theirs, given, train_dataset=data, callbacks=[Watch()])
+    quiet |= {"max_steps": given.steps, "learning_rate": given.rate, "use_cpu": True}
+    arguments = transformers.TrainingArguments(folder, seed=seed, **quiet)
+    made = transformers.Trainer(theirs, arguments, train_dataset=data, callbacks=[Watch()])
     made.remove_callback(transformers.PrinterCallback)
     made.train()
     model = Llama(config)
@@ -89,6 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rate", type=float, default=5e-5)
     given = parser.parse_args()
     transformers.logging.set_verbosity_error()
     documents, held_out = split((Document(name, text) for name, text in sorted(topics.items())), 0.1)
@@ -102,7 +104,7 @@ def main() -> None:
         packed, held = pack(documents, tokens, Path(folder, "text")), pack(held_out, tokens, Path(folder, "held"))
         apart = TokenRows(packed, LENGTH, apart=True)
         for seed in range(given.seeds):
-            model, theirs = trainer(config, TokenRows(packed, LENGTH), given.steps, seed, folder)
+            model, theirs = trainer(config, TokenRows(packed, LENGTH), given, seed, folder)
             aim = bits_per_byte(model, held, LENGTH, apart=True)
             print(f"seed {seed}: the Trainer reads {aim:.3f} bits per byte after {theirs:.1f} s", flush=True)
             for precision, found in ratios.items():
