@@ -9,6 +9,7 @@ _PUBLIC = {
     "load": "qualm.mends.apply",
     "train": "qualm.training.run",
     "tune": "qualm.teaching",
+    "advise": "qualm.training.advice",
     "do": "qualm.tasks.apply",
     "audit": "qualm.auditing.run",
     "prove": "qualm.auditing.prove",

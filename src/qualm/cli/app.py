@@ -55,6 +55,12 @@ qualm train chats.jsonl -o runs/chats --size 1.2M --epochs 2""",
         """qualm tune runs/bert reviews.csv --task classify -o runs/reviews --epochs 3
 qualm tune runs/t5 pairs.jsonl --task seq2seq -o runs/translator""",
     ),
+    "advise": (
+        MAKE,
+        "Say what to train on this machine, or what to start from, and why.",
+        """qualm advise --task text --language en --tokens 5M --hours 2
+qualm advise --task classify --language zh --tokens 800k --hours 0.5 --memory 8GB --json""",
+    ),
     "generate": (
         MAKE,
         "Continue a text.",

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from qualm.lm import endpoint, load
     from qualm.mends import apply
     from qualm.tasks import apply as tasks
+    from qualm.training import advice
     from qualm.training import loop as training_loop
     from qualm.training import run as training_run
 
 WHERE: Mapping[str, str] = {
+    "advice": "qualm.training.advice",
     "apply": "qualm.mends.apply",
     "bars": "qualm.cli.bars",
     "documents": "qualm.corpus.documents",
@@ -40,6 +42,7 @@ WHERE: Mapping[str, str] = {
     "training_run": "qualm.training.run",
 }
 __all__ = [
+    "advice",
     "apply",
     "bars",
     "documents",
