@@ -20,8 +20,8 @@ from qualm.training.settings import TrainSettings
 
 VOCAB, LENGTH, WIDTH = 400, 64, 96
 LEARNT, HELD_OUT = 20_000, 20_000  # characters
-SETTINGS = TrainSettings(epochs=16, batch=8, lr=1e-2, optimiser="muon", schedule="linear", weight_decay=0.0)
-DROPOUT, DECAY, REPLACED, PATIENCE, READINGS = 0.3, 0.5, 0.15, 3, 12
+SETTINGS = TrainSettings(epochs=24, batch=8, lr=1e-2, optimiser="muon", schedule="linear", weight_decay=0.0)
+DROPOUT, DECAY, REPLACED, PATIENCE, READINGS = 0.3, 0.5, 0.15, 3, 16
 
 
 class Replaced(TokenRows):

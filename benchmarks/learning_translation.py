@@ -28,6 +28,7 @@ VOCAB, DEPTH, BATCH, PASSES = 1500, 3, 32, 12
 RATES = {"Marian": 4e-3, "LSTM with attention": 4e-3}
 ROUNDS = 8  # of expectation and maximisation
 NGRAMS, BETA = 6, 2  # of chrF
+SIDES = ("both", "said", "wanted")
 Pair = tuple[str, str]
 Columns = Mapping[str, np.ndarray]
 
@@ -86,32 +87,44 @@ def overlap(units: Sequence[Any], reference: Sequence[Any], n: int) -> tuple[int
 
 
 def counted(said: Sequence[str], wanted: Sequence[str]) -> dict[str, np.ndarray]:
-    """What chrF and BLEU are made of, a row a sentence: columns "c1" ... of characters, "w1" ... of words, (n, 3)."""
-    found: dict[str, list[tuple[int, int, int]]] = {}
+    """What chrF and BLEU are made of, a number a sentence (n,): of n-grams of characters ("c1" ...) and of words
+    ("w1" ...), how many are in both, in what is said, in what is wanted ("c1 both", "c1 said", "c1 wanted").
+    """
+    found: dict[str, list[int]] = {}
     for ours, theirs in zip(said, wanted, strict=True):
-        for n in range(1, NGRAMS + 1):
-            found.setdefault(f"c{n}", []).append(overlap("".join(ours.split()), "".join(theirs.split()), n))
-        for n in range(1, 5):
-            found.setdefault(f"w{n}", []).append(overlap(words(ours), words(theirs), n))
-    return {name: np.array(rows, float) for name, rows in found.items()}
+        letters = "".join(ours.split()), "".join(theirs.split())
+        kinds = [(f"c{n}", *letters, n) for n in range(1, NGRAMS + 1)]
+        kinds += [(f"w{n}", words(ours), words(theirs), n) for n in range(1, 5)]
+        for name, one, other, n in kinds:
+            for side, count in zip(SIDES, overlap(one, other, n), strict=True):
+                found.setdefault(f"{name} {side}", []).append(count)
+    return {name: np.array(counts, float) for name, counts in found.items()}
+
+
+def sums(columns: Columns, unit: str) -> list[list[float]]:
+    """Of each length of n-gram: in both, said, wanted."""
+    return [
+        [float(columns[f"{unit}{n} {side}"].sum()) for side in SIDES]
+        for n in range(1, NGRAMS + 1)
+        if f"{unit}{n} both" in columns
+    ]
 
 
 def chrf(columns: Columns) -> float:
     """Corpus chrF2, 0 to 100 (Popović 2015): no words, no spaces, as sacreBLEU computes it."""
-    sums = [columns[f"c{n}"].sum(0) for n in range(1, NGRAMS + 1)]
-    sums = [s for s in sums if s[1] and s[2]]
-    precision, recall = (float(np.mean([s[0] / s[side] for s in sums])) if sums else 0.0 for side in (1, 2))
+    lengths = [(both / said, both / wanted) for both, said, wanted in sums(columns, "c") if said and wanted]
+    precision, recall = np.mean(lengths, axis=0).tolist() if lengths else (0.0, 0.0)
     below = BETA**2 * precision + recall
     return 100 * (1 + BETA**2) * precision * recall / below if below else 0.0
 
 
 def bleu(columns: Columns) -> float:
     """Corpus BLEU-4, 0 to 100 (Papineni et al. 2002), on the words that `words` finds, no smoothing."""
-    sums = [columns[f"w{n}"].sum(0) for n in range(1, 5)]
-    if not all(s[0] for s in sums):
+    lengths = sums(columns, "w")
+    if not all(both for both, _, _ in lengths):
         return 0.0
-    short = min(0.0, 1 - sums[0][2] / sums[0][1])
-    return 100 * math.exp(short + float(np.mean([math.log(s[0] / s[1]) for s in sums])))
+    short = min(0.0, 1 - lengths[0][2] / lengths[0][1])
+    return 100 * math.exp(short + float(np.mean([math.log(both / said) for both, said, _ in lengths])))
 
 
 def models(vocab: int, end: int) -> dict[str, EncoderDecoder]:
