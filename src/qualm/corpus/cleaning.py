@@ -14,6 +14,7 @@ from qualm.corpus.settings import Cleaning
 from qualm.text import normalise
 
 _LIMIT = 2_000_000  # lines counted at once
+_NUMBERS = 3  # "page 3 of 12" is one line on every page; a row of a table is not
 _DIGITS = re.compile(r"\d+")
 _WORDLIKE = re.compile(r"[^\W\d_]{2}")
 
@@ -109,8 +110,9 @@ def _stripped(document: Document, repeated: set[int], tell: Tell) -> Iterator[Do
 
 
 def _key(line: str) -> int:
-    """A hash (64 bits) of a line, the same whatever its numbers; 0 for one too short to be told from text or code."""
-    line = " ".join(_DIGITS.sub("0", line).casefold().split())
+    """A hash (64 bits) of a line, the same whatever its one to three numbers; 0 for one too short to be told from text or code."""
+    plain, numbers = _DIGITS.subn("0", line)
+    line = " ".join((plain if numbers <= _NUMBERS else line).casefold().split())
     width = sum(2 if char > "\u2e7f" else 1 for char in line[:16])
     if width < 8 or not _WORDLIKE.search(line):
         return 0

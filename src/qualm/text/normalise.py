@@ -49,6 +49,7 @@ _NARROW_BETWEEN = re.compile(f"(?<=[{_HAN}])[,;:?!](?=[{_HAN}]|$)", re.M)
 
 _SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _INSIDE = re.compile(r"(?<=[^ \t\n])(?:[ \t]{2,}|\t)(?=[^ \t\n])")
+_CODE = ("    ", "\t")
 _TRAILING = re.compile(r"(?<![ \t])[ \t]+$", re.M)
 _BLANK = re.compile(r"\n{3,}")
 
@@ -164,9 +165,18 @@ def _compatible(found: re.Match[str]) -> str:
 
 
 def with_plain_space(text: str) -> tuple[str, int]:
-    """One space between words, none at the end of a line, one blank line at most; indents stay."""
+    """One space between words, none at the end of a line, one blank line at most.
+
+    Indents stay, and so does what stands behind one of four spaces or a tab, which is code as a rule.
+    """
     text, count = _SPACES.subn(" ", text)
-    for pattern, instead in ((_INSIDE, " "), (_TRAILING, ""), (_BLANK, "\n\n")):
+    lines = text.split("\n")
+    for i, line in enumerate(lines):
+        if not line.startswith(_CODE):
+            lines[i], changed = _INSIDE.subn(" ", line)
+            count += changed
+    text = "\n".join(lines)
+    for pattern, instead in ((_TRAILING, ""), (_BLANK, "\n\n")):
         text, changed = pattern.subn(instead, text)
         count += changed
     stripped = text.rstrip().lstrip("\n")

@@ -73,7 +73,7 @@ def _plain() -> dict[int, str]:
     table = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
     table |= dict.fromkeys((*range(0x2010, 0x2016), 0x2212, 0xFE58, 0xFE63), "-")
     table |= dict.fromkeys((0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000, 9), " ")
-    table |= {0x3002: ".", 0xFF61: ".", 0x2024: ".", 0xB7: "."}
+    table |= {0x2024: "."}
     digits = (code for code in range(0x0660, 0x1FBFA) if chr(code).isdecimal())
     return table | {code: str(unicodedata.decimal(chr(code))) for code in digits}
 
@@ -142,6 +142,9 @@ def _ids(text: str) -> Spans:
             yield found.start(), found.end(), found[0]
 
 
+_OTHERWISE = re.compile(
+    r"(?:isbn|issn|doi|order|invoice|serial|tracking|item|订单|单号|编号|货号|流水)[^\n]{0,12}\Z", re.I
+)
 _GAP = r"[ .\-\n]{1,2}"
 _CARDS = [
     re.compile(rf"(?<![0-9A-Za-z])(?<![0-9][.\-]){shape}(?![0-9A-Za-z])")
@@ -151,13 +154,14 @@ _CARDS = [
         rf"[0-9]{{4}}{_GAP}[0-9]{{4}}{_GAP}[0-9]{{4}}{_GAP}[0-9]{{4}}",
         rf"[0-9]{{4}}{_GAP}[0-9]{{6}}{_GAP}[0-9]{{4,5}}",
     )
-] + [re.compile(r"(?<![0-9A-Za-z])(?<![0-9] )[0-9](?: [0-9]){14,15}(?![0-9A-Za-z])(?! [0-9]\b)")]
+] + [re.compile(r"(?<![0-9A-Za-z])(?<![0-9] )[0-9](?: [0-9]){12,18}(?![0-9A-Za-z])(?! [0-9]\b)")]
 
 
 def _cards(text: str) -> Spans:
     for pattern in _CARDS:
         for found in pattern.finditer(text):
-            yield found.start(), found.end(), checks.card(found[0])
+            if not _OTHERWISE.search(text[max(found.start() - REACH, 0) : found.start()]):
+                yield found.start(), found.end(), checks.card(found[0])
 
 
 _POINT = r"\[?\.\]?"
@@ -180,7 +184,7 @@ def _addresses(text: str) -> Spans:
 
 _PASSPORT = re.compile(r"passe?port|reisepass|pasaporte|passaporto|paspoort|护照|護照|旅券|паспорт|여권", re.I)
 _PASSPORT_NUMBER = re.compile(
-    r"(?<![0-9A-Za-z])[A-Za-z]{0,2}[ \-]?[0-9][0-9A-Za-z]{0,3}"
+    r"(?<![0-9A-Za-z])(?:[A-Za-z]{1,2}[ \-]?)?[0-9][0-9A-Za-z]{0,3}"
     r"[ \-]?[0-9A-Za-z]{2,8}[ \-]?[0-9A-Za-z]{0,4}(?![0-9A-Za-z])"
 )
 
@@ -214,16 +218,13 @@ def _urls(text: str) -> Spans:
 
 
 _NUMBER = re.compile(
-    r"(?<![0-9A-Za-z.+])(?<![0-9][/\-])(?:\+ ?|\(\+?)?[0-9](?:[ .()/\-]{0,3}[0-9]){5,24}(?![0-9A-Za-z])"
+    r"(?<![0-9A-Za-z.+])(?<![0-9][/\-])(?:\+ ?|\(\+?)?[0-9](?:(?:[ ./\-]|\)[ ./\-]?| \(| - )?\(?[0-9]){5,24}(?![0-9A-Za-z])"
 )
 _CALLS = re.compile(
     r"\b(?:tel|phone|telephone|call|mobile|cell|fax|whatsapp|sms|ring|dial|reach (?:me|us|him|her)|telefon|handy|"
     r"téléphone|portable|teléfono|móvil|telefono|cellulare|telefone|celular|тел|телефон)\b|"
     r"电话|電話|手机|手機|座机|热线|致电|拨打|来电|传真|微信|联系方式|전화",
     re.I,
-)
-_OTHERWISE = re.compile(
-    r"(?:isbn|issn|doi|order|invoice|serial|tracking|item|订单|单号|编号|货号|流水)[^\n]{0,12}$", re.I
 )
 _SAID = "zero|oh|one|two|three|four|five|six|seven|eight|nine|double"
 _SPELLED = re.compile(rf"\b(?:plus )?(?:{_SAID})(?:[ ,\-]{{1,2}}(?:{_SAID})){{6,15}}\b", re.I)
@@ -235,9 +236,8 @@ _CHINESE = re.compile(
 def _phones(text: str) -> Spans:
     for found in _NUMBER.finditer(text):
         before = text[max(found.start() - REACH, 0) : found.start()]
-        said = bool(_CALLS.search(before))
-        if said or not _OTHERWISE.search(before):
-            for start, end, value in checks.phones(found[0], said):
+        if not _OTHERWISE.search(before):
+            for start, end, value in checks.phones(found[0], said=bool(_CALLS.search(before))):
                 yield found.start() + start, found.start() + end, value
     for found in _SPELLED.finditer(text):
         if _CALLS.search(text, max(found.start() - REACH, 0), found.start()):

@@ -28,6 +28,7 @@ _DATE = re.compile(
     r"|(?:0?[1-9]|[12]\d|3[01])([ ./\-])(?:0?[1-9]|[12]\d|3[01])\2(?:19|20)\d\d(?:[ \-].*)?"
     r"|(?:1[89]|20)\d\d[ /\-]{1,3}(?:1[89]|20)\d\d"
 )
+_DECIMALS = re.compile(r"[0-9]{1,3}\.[0-9]{1,9}(?: [0-9]{1,3}\.[0-9]{1,9}){0,9}")
 _NATIONAL = [
     re.compile(shape)
     for shape in (
@@ -102,7 +103,7 @@ def ip(shown: str) -> str:
 def passport(shown: str) -> tuple[int, str]:
     """(characters of it, the number): up to two letters, then seven to nine letters and digits, mostly digits."""
     shown = shown.rstrip(" -")
-    for part in (shown, *shown.split(" ")[:1]):
+    for part in (shown, shown.rpartition(" ")[0], shown.partition(" ")[0]):
         value = part.replace(" ", "").replace("-", "").upper()
         digits = sum(char.isdigit() for char in value)
         if 6 <= len(value) <= 10 and digits >= 5 and len(value) - digits <= 4:
@@ -113,7 +114,8 @@ def passport(shown: str) -> tuple[int, str]:
 def phone(shown: str, said: bool) -> str:
     """A number with a country's code, of a national shape, or of any where a word before it `said` that it is one."""
     value = "".join(char for char in shown if char.isdigit())
-    if not 7 <= len(value) <= 15 or _DATE.fullmatch(shown.strip()) or len(set(value)) == 1:
+    plain = shown.strip()
+    if not 7 <= len(value) <= 15 or _DATE.fullmatch(plain) or _DECIMALS.fullmatch(plain) or len(set(value)) == 1:
         return ""
     if shown[0] == "+" or shown[:2] == "(+":
         return value if len(value) >= 8 and value[0] != "0" else ""
@@ -131,7 +133,7 @@ def phones(shown: str, said: bool) -> list[tuple[int, int, str]]:
     if _DATE.fullmatch(shown.strip()):
         return []
     found = list[tuple[int, int, str]]()
-    for shape in _NATIONAL:
+    for shape in _NATIONAL[:4]:  # the strict ones
         for part in shape.finditer(shown):
             alone = shown[: part.start()][-1:] in ("", " ") and shown[part.end() : part.end() + 1] in ("", " ")
             if alone and not any(part.start() < end and start < part.end() for start, end, _ in found):
