@@ -163,17 +163,20 @@ def curves(place: Path) -> dict[str, Any]:
         found[name] = [losses(make(), SETTINGS), *together(lambda _, m=make: losses(m(), SETTINGS), 2, place / name)]
     two = together(lambda _: losses(CASES["llama"](), few), 3, place / "few")
     found["few"] = [losses(CASES["llama"](), few), *two]
+    spread = replace(SETTINGS, shard=True)
+    found["shard"] = [found["llama"][0], *together(lambda _: losses(CASES["llama"](), spread), 2, place / "shard")]
     return found
 
 
-def noise(place: Path) -> dict[str, Any]:
+def noise(place: Path, shard: bool) -> dict[str, Any]:
     """With dropout on two processes: run whole, run in two parts, and what each process draws."""
+    settings = replace(SETTINGS, shard=shard)
     case: Callable[[], tuple] = lambda: (gpt(), TensorRows(ids()), causal)  # noqa: E731
     drawn = together(lambda _: first_noise(), 2, place / "drawn")
-    whole = together(lambda _: losses(case(), SETTINGS, place / "whole"), 2, place / "a")
-    stopped = together(lambda _: losses(case(), SETTINGS, place / "cut", stopping(3, rank=1)), 2, place / "b")
+    whole = together(lambda _: losses(case(), settings, place / "whole"), 2, place / "a")
+    stopped = together(lambda _: losses(case(), settings, place / "cut", stopping(3, rank=1)), 2, place / "b")
     steps = [path.name for path in (place / "cut").glob("step-*")]
-    rest = together(lambda _: losses(case(), SETTINGS, place / "cut"), 2, place / "c")
+    rest = together(lambda _: losses(case(), settings, place / "cut"), 2, place / "c")
     return {"drawn": drawn, "whole": whole[0], "stopped": stopped, "steps": steps, "rest": rest[0]}
 
 
@@ -188,9 +191,9 @@ def first_noise() -> float:
     return taken[0]
 
 
-def sizes(place: Path, name: str) -> dict[str, Any]:
+def sizes(place: Path, name: str, shard: bool = False) -> dict[str, Any]:
     """Two processes, then one, then two go on with one run; and the same on one process."""
-    settings = replace(SETTINGS, steps=30, strict=False)
+    settings = replace(SETTINGS, steps=30, strict=False, shard=shard)
     told: dict[str, Any] = {"seen": []}
 
     def part(stop: int, strict: bool = False) -> Callable[[int], Any]:
@@ -219,7 +222,7 @@ def sizes(place: Path, name: str) -> dict[str, Any]:
 def faults(place: Path) -> dict[str, Any]:
     """A process that is killed, a disk that is full, data that differ."""
 
-    def killed(rank: int) -> Any:
+    def killed(rank: int, shard: bool = False) -> Any:
         began = time.monotonic()
 
         def on_stop() -> bool:
@@ -228,7 +231,8 @@ def faults(place: Path) -> dict[str, Any]:
             return False
 
         try:
-            losses(CASES["llama"](), SETTINGS, place / "killed", Hooks(should_stop=on_stop))
+            settings = replace(SETTINGS, shard=shard)
+            losses(CASES["llama"](), settings, place / f"killed{shard}", Hooks(should_stop=on_stop))
         except QualmError as error:
             return {"error": str(error), "code": error.exit_code, "seconds": time.monotonic() - began}
 
@@ -239,10 +243,23 @@ def faults(place: Path) -> dict[str, Any]:
         state.write = no_space
         return losses(CASES["llama"](), SETTINGS, place / "full")
 
+    def killed_sharded(rank: int) -> Any:
+        return killed(rank, shard=True)
+
+    def refused(rank: int) -> Any:
+        said = []
+        for name, settings in (("bert", SETTINGS), ("llama", replace(SETTINGS, ema=0.9))):
+            try:
+                losses(CASES[name](), replace(settings, shard=True))
+            except QualmError as error:
+                said.append(str(error))
+        return said
+
     def unlike(rank: int) -> Any:
         return losses((llama(), TensorRows(ids(rank)), causal), SETTINGS, place / "unlike")
 
-    found = {work.__name__: together(work, 2, place / f"{work.__name__}.told") for work in (killed, full, unlike)}
+    kinds = (killed, killed_sharded, full, unlike, refused)
+    found = {work.__name__: together(work, 2, place / f"{work.__name__}.told") for work in kinds}
     assert Checkpoints(place / "full", print).steps() == []
     return found
 
@@ -250,7 +267,9 @@ def faults(place: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     home = Path(sys.argv[1])
     torch.set_num_threads(1)
-    happened: dict[str, Any] = {"curves": curves(home / "curves"), "noise": noise(home / "noise")}
+    happened: dict[str, Any] = {"curves": curves(home / "curves")}
+    happened["noise"] = {name: noise(home / f"noise-{name}", name == "shard") for name in ("plain", "shard")}
     happened["sizes"] = {name: sizes(home / name, name) for name in ("llama", "rnn")}
+    happened["sizes"]["shard"] = sizes(home / "shard", "llama", shard=True)
     happened["faults"] = faults(home / "faults")
     print(json.dumps(happened))

@@ -10,10 +10,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 from qualm.cli import _launch
 from qualm.cli.processes import Processes
 from qualm.errors import MissingExtra, QualmError
+from qualm.models.store import load_model
 from qualm.training.parallel import Ranks
 
 busy = pytest.mark.timeout(600)  # each process loads torch
@@ -38,9 +40,10 @@ def environment() -> dict[str, str]:
 
 
 @busy
-@pytest.mark.parametrize("case", ["llama", "rnn", "bert", "few"])
+@pytest.mark.parametrize("case", ["llama", "rnn", "bert", "few", "shard"])
 def test_losses_and_norms_are_those_of_one_process(case, happened):
-    """Batches of 5 over 2 processes (a state carried from batch to batch; rows without a target), of 2 over 3."""
+    """Batches of 5 over 2 processes (a state carried from batch to batch; rows without a target), of 2 over 3;
+    weights spread over 2."""
     one, first, *others = happened["curves"][case]
     assert len(one) == len(first) == 17
     assert first[:-1] == pytest.approx(one[:-1], rel=1e-6)
@@ -49,15 +52,17 @@ def test_losses_and_norms_are_those_of_one_process(case, happened):
 
 
 @busy
-def test_noise_is_each_processs_own_and_comes_back(happened):
-    noise = happened["noise"]
+@pytest.mark.parametrize("kind", ["plain", "shard"])
+def test_noise_is_each_processs_own_and_comes_back(kind, happened):
+    noise = happened["noise"][kind]
     assert noise["drawn"][0] != noise["drawn"][1]
     assert noise["rest"] == noise["whole"][6:]  # bit for bit from step 3 on
 
 
 @busy
-def test_who_is_asked_to_stop_stops_all_after_the_same_step(happened):
-    noise = happened["noise"]
+@pytest.mark.parametrize("kind", ["plain", "shard"])
+def test_who_is_asked_to_stop_stops_all_after_the_same_step(kind, happened):
+    noise = happened["noise"][kind]
     assert [told["code"] for told in noise["stopped"]] == [75, 75]
     assert all("stopped after step 3 of 8" in told["error"] for told in noise["stopped"])
     assert "step-000003" in noise["steps"]
@@ -67,7 +72,7 @@ def test_who_is_asked_to_stop_stops_all_after_the_same_step(happened):
 
 
 @busy
-@pytest.mark.parametrize("case", ["llama", "rnn"])
+@pytest.mark.parametrize("case", ["llama", "rnn", "shard"])
 def test_two_then_one_then_two_processes_follow_the_curve_of_one(case, happened):
     told = happened["sizes"][case]
     assert len(told["one"]) == 30
@@ -75,8 +80,9 @@ def test_two_then_one_then_two_processes_follow_the_curve_of_one(case, happened)
 
 
 @busy
-def test_every_row_is_seen_once_an_epoch_whatever_the_number_of_processes(happened):
-    seen = Counter(map(tuple, happened["sizes"]["llama"]["seen"]))
+@pytest.mark.parametrize("case", ["llama", "shard"])
+def test_every_row_is_seen_once_an_epoch_whatever_the_number_of_processes(case, happened):
+    seen = Counter(map(tuple, happened["sizes"][case]["seen"]))
     assert set(seen.values()) == {1}
     assert Counter(epoch for epoch, _ in seen) == {0: 37, 1: 37, 2: 37, 3: 37, 4: 2}
 
@@ -92,8 +98,9 @@ def test_another_number_is_refused_with_the_words_to_type(happened):
 
 
 @busy
-def test_a_killed_process_ends_the_others(happened):
-    told, nothing = happened["faults"]["killed"]
+@pytest.mark.parametrize("kind", ["killed", "killed_sharded"])
+def test_a_killed_process_ends_the_others(kind, happened):
+    told, nothing = happened["faults"][kind]
     assert nothing is None
     assert "another process of this run has ended" in told["error"]
     assert told["seconds"] < 30
@@ -109,6 +116,13 @@ def test_a_full_disk_is_told_of_and_ends_all(happened):
 @busy
 def test_processes_with_other_data_are_refused(happened):
     assert all("unlike settings, data or weights" in told["error"] for told in happened["faults"]["unlike"])
+
+
+@busy
+def test_what_cannot_be_spread_is_refused(happened):
+    for of_a_family, with_settings in happened["faults"]["refused"]:
+        assert "a Bert cannot be spread over processes; leave out --shard" in of_a_family
+        assert "no ema" in with_settings
 
 
 # -- the command line
@@ -166,6 +180,7 @@ def test_killed_and_restarted_by_itself_it_makes_the_same_bit_for_bit(alone, not
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.slow
 @busy
 @linux
 def test_killed_without_restarts_it_ends_with_one_line_and_goes_on_when_run_again(alone, notes, tmp_path):
@@ -182,6 +197,7 @@ def test_killed_without_restarts_it_ends_with_one_line_and_goes_on_when_run_agai
     assert log(tmp_path / "model") == log(alone)
 
 
+@pytest.mark.slow
 @busy
 @linux
 def test_sigterm_stops_all_after_saving_and_another_number_needs_a_word(alone, notes, tmp_path):
@@ -198,6 +214,19 @@ def test_sigterm_stops_all_after_saving_and_another_number_needs_a_word(alone, n
     assert json.loads(out)["steps"] == STEPS
     for mine, theirs in zip(log(tmp_path / "model"), log(alone), strict=True):
         assert mine[1] == pytest.approx(theirs[1], rel=1e-4)
+
+
+@busy
+def test_a_sharded_checkpoint_is_a_model_folder(alone, notes, tmp_path):
+    run = begin(notes, tmp_path / "model", "--nproc", "2", "--shard", "-q")
+    _, err = run.communicate(timeout=300)
+    assert run.returncode == 0, err
+    assert [row[1] for row in log(tmp_path / "model")] == pytest.approx([row[1] for row in log(alone)], rel=1e-5)
+    steps = sorted((tmp_path / "model" / "run").glob("step-*"))
+    assert len(list(steps[-1].glob("moments-*"))) == 2  # a file a process
+    last, made, other = (load_model(folder).state_dict() for folder in (steps[-1], tmp_path / "model", alone))
+    assert all(torch.equal(last[name], made[name]) for name in made)
+    assert all(torch.allclose(other[name], made[name], rtol=1e-3, atol=1e-4) for name in made)
 
 
 @busy

@@ -43,7 +43,8 @@ class Sharded:
             raise Unsupported(f"a {type(plain).__name__} cannot be spread over processes", then="leave out --shard")
         if settings.optimiser == "muon" or settings.ema or settings.batch < dist.get_world_size():
             raise UsageError("--shard goes with adamw or sgd, no ema, and a row of each batch for every process")
-        mesh = init_device_mesh(next(plain.parameters()).device.type, (dist.get_world_size(),))
+        device = "cuda" if torch.cuda.is_available() else next(plain.parameters()).device.type
+        mesh = init_device_mesh(device, (dist.get_world_size(),))  # layers are moved there one by one
         self.root = _Root(self.model, loss)
         for module in (*layers, self.root):
             fully_shard(module, mesh=mesh)
