@@ -27,12 +27,12 @@ read, asked = split_records(read_records(written(given.output / "rows.jsonl", ro
 learnt = written(given.output / "learnt.jsonl", read)
 
 words = written(given.output / "words.jsonl", ({"text": row["text"]} for row in read))
-settings = TrainSettings(steps=10 if given.quick else 300, batch=16, eval_every=100)
-first = Recipe(size=150_000 if given.quick else 1_000_000, family="bert", length=64, vocab=1000, train=settings)
+settings = TrainSettings(steps=10 if given.quick else 100, batch=16, eval_every=100)
+first = Recipe(size=300_000, family="bert", length=64, vocab=1000, train=settings)
 made = qualm.train(words, given.output / "words", first)
 print(f"{made.parameters:,} weights; {made.result.best:.2f} nats a hidden token")
 
-taught = TuneSettings(epochs=1 if given.quick else 5, batch=32, lr=1e-3, eval_every=50)
+taught = TuneSettings(epochs=1 if given.quick else 5, batch=32, lr=1e-3, eval_every=100)
 tuned = qualm.tune(qualm.load(made.folder), learnt, given.output / "model", Tuning("classify", train=taught))
 
 model = qualm.load(tuned.folder)
@@ -41,5 +41,5 @@ right = sum(answer == row["label"] for answer, row in zip(said, asked, strict=Tr
 most = Counter(row["label"] for row in read).most_common(1)[0][0]
 guessed = sum(row["label"] == most for row in asked) / len(asked)
 print(f"{len(read)} rows learnt; of {len(asked)} others {right:.1%} are right (always {most!r}: {guessed:.1%})")
-for row, answer in list(zip(asked, said, strict=True))[:5]:
+for row, answer in list(zip(asked, said, strict=True))[:: len(asked) // 6]:
     print(f"  {row['text']}: {answer}" + ("" if answer == row["label"] else f" (it is {row['label']})"))
