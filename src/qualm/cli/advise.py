@@ -21,7 +21,6 @@ def advise(
     tokens: str = "5M",
     hours: float = 2.0,
     memory: str = "",
-    length: int = 128,
     common: Common = Common(),
 ) -> None:
     """Say what to train on this machine, or what to start from, and why. Takes some seconds of measuring.
@@ -32,10 +31,9 @@ def advise(
         tokens: Tokens of text there are; one is about 4 bytes of English.
         hours: Time for training.
         memory: Memory that may be used, such as 8GB; by default what is free.
-        length: Tokens that the model sees at once.
     """
     allowed = bytes_of(memory) if memory else 0.0
-    wish = rooms.advice.Wish(task, language, number(tokens), hours, allowed, length)
+    wish = rooms.advice.Wish(task, language, number(tokens), hours, allowed)
     given = rooms.advice.advise(wish)
     common.result(given.document(), shown(given))
     common.remark(f"beware: {rooms.advice.WARNING}")

@@ -7,6 +7,7 @@ from cyclopts import Group, Parameter
 
 from qualm.cli import rooms
 from qualm.cli.common import Common
+from qualm.cli.memory import keep_memory
 from qualm.cli.models import load
 from qualm.cli.stop import Stop
 from qualm.cli.train import Watch
@@ -37,6 +38,7 @@ def tune(
         data: A .jsonl, .csv or .tsv file, or a folder with train.* and validation.*.
         output: The folder that becomes the model, or with --lora the adapter.
     """
+    keep_memory()
     tuning = build(Tuning, {**vars(lesson), "train": settings})
     lm = load(model, common)
     with rooms.bars.Bar(common) as bar, Stop() as stop:

@@ -31,11 +31,11 @@ def counted(labels: Tensor) -> int:
     return labels.numel() - int((labels == IGNORE).sum())
 
 
-def causal(model: Causal, batch: Batch) -> tuple[Tensor, int]:
-    """Next-token loss: nats summed over `labels` (B, T) that are not IGNORE."""
+def causal(model: Causal, batch: Batch, smoothing: float = 0.0) -> tuple[Tensor, int]:
+    """Next-token loss: nats summed over `labels` (B, T) that are not IGNORE. Smoothing as in `Seq2Seq`."""
     apart: Any = {"documents": batch["documents"]} if "documents" in batch else {}
     hidden = model.hidden(batch["ids"], **apart)  # (B, T, D)
-    return cross_entropy(model.head, hidden, batch["labels"]), counted(batch["labels"])
+    return cross_entropy(model.head, hidden, batch["labels"], smoothing), counted(batch["labels"])
 
 
 class Carried:

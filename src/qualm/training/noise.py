@@ -94,6 +94,29 @@ class GoldfishRows(TokenRows):
         return Batch(made, labels=torch.from_numpy(labels))
 
 
+class ShakenRows(Rows):
+    """Rows of which a share of the input ids is replaced by ids from anywhere in the text, so that a model does not
+    lean on single tokens; what is to be predicted stays (unigram noising: Xie et al. 2017, arXiv 1703.02573).
+    """
+
+    def __init__(self, rows: TokenRows, share: float, seed: int):
+        self.rows, self.share, self.seed = rows, share, seed
+        self.bytes_per_target = rows.bytes_per_target
+        self.identity = {**rows.identity, "shaken": str(share), "noise_seed": str(seed)}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, rows: np.ndarray, epochs: np.ndarray) -> Batch:
+        made, text = self.rows.batch(rows, epochs), self.rows.ids
+        for i, (row, epoch) in enumerate(zip(rows, epochs, strict=True)):
+            rng = np.random.default_rng([self.seed, int(epoch), int(row)])
+            places = np.flatnonzero(rng.random(self.rows.length) < self.share)
+            drawn = text[rng.integers(len(text), size=len(places))].astype(np.int64)
+            made["ids"][i, torch.from_numpy(places)] = torch.from_numpy(drawn)
+        return made
+
+
 class NoisyRows(Rows):
     """Stretches of packed text, a noise of its own in each row and epoch."""
 

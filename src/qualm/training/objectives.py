@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from qualm.tokens.train import SPECIAL
 from qualm.training.data import Rows, StreamRows, TokenRows
 from qualm.training.distil import Distilled, read_teacher
 from qualm.training.losses import Carried, Loss, Seq2Seq, bits_per_byte, causal, masked
-from qualm.training.noise import MASKED, SENTINELS, SPAN, GoldfishRows, MaskedRows, SpanRows
+from qualm.training.noise import MASKED, SENTINELS, SPAN, GoldfishRows, MaskedRows, ShakenRows, SpanRows
 from qualm.training.recipe import Recipe
 
 MASK = "<|mask|>"
@@ -57,7 +58,9 @@ class Objective(ABC):
 
 
 class Next(Objective):
-    """The next token. With `goldfish`, one token in so many is not learnt."""
+    """The next token. With `goldfish`, one token in so many is not learnt; with `token_dropout`, a share is shown
+    wrongly; with `smoothing`, the loss is none of the text alone, and has no bits a byte.
+    """
 
     of = Decoder
     unit = "bits per byte"
@@ -67,11 +70,15 @@ class Next(Objective):
         kind: type[Any] = registry.find("models", self.recipe.family)
         apart = self.recipe.apart and kind.keeps_apart
         if self.recipe.goldfish:
-            return GoldfishRows(packed, self.recipe.length, apart, self.recipe.goldfish)
-        return TokenRows(packed, self.recipe.length, apart)
+            rows: TokenRows = GoldfishRows(packed, self.recipe.length, apart, self.recipe.goldfish)
+        else:
+            rows = TokenRows(packed, self.recipe.length, apart)
+        rows.bytes_per_target *= not self.recipe.smoothing
+        share = self.recipe.token_dropout
+        return ShakenRows(rows, share, self.recipe.train.seed) if share else rows
 
     def loss(self) -> Loss:
-        return causal
+        return partial(causal, smoothing=self.recipe.smoothing) if self.recipe.smoothing else causal
 
     def read(self, model: Any, packed: Packed) -> float:
         kind: type[Any] = registry.find("models", self.recipe.family)
@@ -144,7 +151,7 @@ class Spans(Objective):
         return SpanRows(packed, self.tokens, self.recipe.length, self.recipe.train.seed)
 
     def loss(self) -> Loss:
-        return Seq2Seq()
+        return Seq2Seq(self.recipe.smoothing)
 
     def flops(self, config: Config) -> float:
         hidden = round(MASKED * self.recipe.length)

@@ -27,6 +27,8 @@ class Making:
         validate: Tokens to validate on.
         apart: Whether documents that share a row are kept apart, where the family can.
         goldfish: Learn all but one in so many tokens, so that nothing is known by heart; 0 for all.
+        smoothing: The share of a target's probability that is spread over all tokens.
+        token_dropout: The share of tokens that the model is shown wrongly while it learns to write.
         teacher: A model folder to learn from besides: what it says of every token. Its tokenizer is used.
         temperature: Of distil: how much the less likely tokens count.
         mix: Of distil: the teacher's share of the loss; the rest is the text's.
@@ -44,6 +46,8 @@ class Making:
     validate: int = 20_000
     apart: bool = True
     goldfish: int = 0
+    smoothing: float = 0.0
+    token_dropout: float = 0.0
     teacher: Path | None = None
     temperature: float = 2.0
     mix: float = 0.5
@@ -51,8 +55,9 @@ class Making:
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise UsageError(f"must be above 0, not {self.temperature}", where="temperature")
-        if not 0 <= self.mix <= 1:
-            raise UsageError(f"must be between 0 and 1, not {self.mix}", where="mix")
+        for name in ("mix", "smoothing", "token_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"must be between 0 and 1, not {getattr(self, name)}", where=name)
 
 
 @dataclass(frozen=True)
