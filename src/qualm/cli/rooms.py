@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from qualm.auditing import prove, record, report, run
     from qualm.cli import _journey as journey
     from qualm.cli import _launch as launch
+    from qualm.cli import _spelling as spelling
     from qualm.cli import bars, tables
     from qualm.corpus import documents, pipeline
-    from qualm.lm import endpoint, load
+    from qualm.lm import endpoint, export, load
     from qualm.mends import apply
     from qualm.tasks import apply as tasks
+    from qualm.tokens import tokenizer
     from qualm.training import advice
     from qualm.training import loop as training_loop
     from qualm.training import run as training_run
@@ -26,6 +28,7 @@ WHERE: Mapping[str, str] = {
     "bars": "qualm.cli.bars",
     "documents": "qualm.corpus.documents",
     "endpoint": "qualm.lm.endpoint",
+    "export": "qualm.lm.export",
     "journey": "qualm.cli._journey",
     "launch": "qualm.cli._launch",
     "load": "qualm.lm.load",
@@ -35,9 +38,11 @@ WHERE: Mapping[str, str] = {
     "registry": "qualm.registry",
     "report": "qualm.auditing.report",
     "run": "qualm.auditing.run",
+    "spelling": "qualm.cli._spelling",
     "tables": "qualm.cli.tables",
     "tasks": "qualm.tasks.apply",
     "teaching": "qualm.teaching",
+    "tokenizer": "qualm.tokens.tokenizer",
     "training_loop": "qualm.training.loop",
     "training_run": "qualm.training.run",
 }
@@ -47,6 +52,7 @@ __all__ = [
     "bars",
     "documents",
     "endpoint",
+    "export",
     "journey",
     "launch",
     "load",
@@ -56,9 +62,11 @@ __all__ = [
     "registry",
     "report",
     "run",
+    "spelling",
     "tables",
     "tasks",
     "teaching",
+    "tokenizer",
     "training_loop",
     "training_run",
 ]
