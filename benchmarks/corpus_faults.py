@@ -7,7 +7,7 @@ edit rate, and personal data by kind with the share of its characters that are l
 it is not plain. `documents` (600) are those of the clean base; faults come on top.
 """
 
-# ruff: noqa: E501, SIM905
+# ruff: noqa: E501
 
 import random
 import sys

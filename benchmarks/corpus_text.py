@@ -1,6 +1,6 @@
 """Text for the planted-fault corpus: written from seeds, in English and Chinese, with a few other languages to refuse."""
 
-# ruff: noqa: E501, SIM905
+# ruff: noqa: E501
 
 import random
 

@@ -110,7 +110,7 @@ def _stripped(document: Document, repeated: set[int], tell: Tell) -> Iterator[Do
 
 
 def _key(line: str) -> int:
-    """A hash (64 bits) of a line, the same whatever its one to three numbers; 0 for one too short to be told from text or code."""
+    """A hash (64 bits) of a line, whatever its few numbers; 0 for one too short to be told from text or code."""
     plain, numbers = _DIGITS.subn("0", line)
     line = " ".join((plain if numbers <= _NUMBERS else line).casefold().split())
     width = sum(2 if char > "\u2e7f" else 1 for char in line[:16])

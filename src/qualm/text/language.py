@@ -1,4 +1,4 @@
-"""Which language a text is in, by py3langid's naive Bayes over byte n-grams (Lui and Baldwin 2012; 139 languages, and none)."""
+"""Which language a text is in, by py3langid: naive Bayes over byte n-grams (Lui and Baldwin 2012), 139 languages."""
 
 from functools import cache
 

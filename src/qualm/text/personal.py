@@ -218,7 +218,8 @@ def _urls(text: str) -> Spans:
 
 
 _NUMBER = re.compile(
-    r"(?<![0-9A-Za-z.+])(?<![0-9][/\-])(?:\+ ?|\(\+?)?[0-9](?:(?:[ ./\-]|\)[ ./\-]?| \(| - )?\(?[0-9]){5,24}(?![0-9A-Za-z])"
+    r"(?<![0-9A-Za-z.+])(?<![0-9][/\-])(?:\+ ?|\(\+?)?"
+    r"[0-9](?:(?:[ ./\-]|\)[ ./\-]?| \(| - )?\(?[0-9]){5,24}(?![0-9A-Za-z])"
 )
 _CALLS = re.compile(
     r"\b(?:tel|phone|telephone|call|mobile|cell|fax|whatsapp|sms|ring|dial|reach (?:me|us|him|her)|telefon|handy|"
