@@ -166,7 +166,7 @@ def test_tuning_an_adapter_and_merging_it_come_to_the_same(tmp_path):
     assert apart(logits(whole.model), logits(adapter.model)) < 1e-5
     assert apart(logits(whole.model), logits(lm.model)) > 1e-3
     sizes = {path.name: path.stat().st_size for path in (tmp_path / "adapter").iterdir() if path.is_file()}
-    assert set(sizes) == {CONFIG, WEIGHTS, "qualm.json"}
+    assert set(sizes) - {"training.html"} == {CONFIG, WEIGHTS, "qualm.json"}
     checkpoint = max((tmp_path / "adapter" / "run").glob("step-*")) / "model.safetensors"
     assert all("lora_" in name for name in load_file(checkpoint))  # the frozen base is not written each time
     qualm.export(adapter, tmp_path / "exported")
