@@ -7,6 +7,7 @@ own for the same reason as crashes.py, whose way of killing it takes.
 import json
 import os
 import random
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -88,6 +89,9 @@ def kills(place: Path, recipe: Recipe, count: int, saver: Callable[[], None] = l
         phase, _ = kill(child, shared, aim, rng.uniform(0, pause))
         found[PHASES[phase]] += 1
         found["unloadable"] += not loads(trial / "run")
+        if (trial / "config.json").exists():  # it came to its end in spite of the kills: once more
+            found["unequal"] += outcome(trial) != outcome(place / "alone")
+            shutil.rmtree(trial)
     _, status = os.waitpid(fork(lambda: work(trial, Shared())), 0)
     if status:
         found["unusable"] += 1
