@@ -22,6 +22,7 @@ from torch import Tensor
 
 from qualm.auditing.intervals import compare, interval
 from qualm.lm.base import LM
+from qualm.lm.encoder import EncoderLM
 from qualm.lm.load import load_base
 from qualm.teaching import Tuning, tune
 from qualm.text.bm25 import is_ideographic
@@ -165,8 +166,17 @@ def written(task: Task, folder: Path) -> Path:
     return folder
 
 
+def shortened(lm: LM, text: str) -> str:
+    """What a model can look at of a text: a tuning cuts what it learns from likewise."""
+    assert isinstance(lm, EncoderLM)
+    room = lm.model.config.context
+    while len(lm.tokens.encode_source(text)) > room:
+        text = text[: -1 - len(text) // 20]
+    return text
+
+
 def right(lm: LM, rows: Sequence[Row]) -> np.ndarray:
-    found = lm.classify([text for text, _ in rows])
+    found = lm.classify([shortened(lm, text) for text, _ in rows])
     return np.array([max(p, key=p.__getitem__) == label for p, (_, label) in zip(found, rows, strict=True)], float)
 
 
