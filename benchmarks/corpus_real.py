@@ -1,4 +1,4 @@
-"""What the filters say of real text that should be kept: false alarms of the scrubber and the rules, errors of language.
+"""What the filters say of real text that should be kept: false alarms of scrubber and rules, errors of language.
 
     python benchmarks/corpus_real.py FOLDER
 
@@ -21,9 +21,8 @@ def main() -> None:
         parts = [part for article in articles for part in article["paragraphs"]]
         contexts, questions = [p["context"] for p in parts], [q["question"] for p in parts for q in p["qas"]]
         told = [sum(identify(text)[0] == code for text in texts) for texts in (contexts, questions)]
-        broken, hits = (
-            sum(bool(f(text)) for text in contexts) for f in (lambda t: quality.faults(t, code), personal.find)
-        )  # noqa: B023
+        broken = sum(bool(quality.faults(text, code)) for text in contexts)
+        hits = sum(bool(personal.find(text)) for text in contexts)
         print(
             f"{code}: language {told[0]} of {len(contexts)} paragraphs, {told[1]} of {len(questions)} questions; ",
             end="",
