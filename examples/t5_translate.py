@@ -42,6 +42,6 @@ for what, some in (("learnt", read[:100]), ("others", asked[:100])):
     right = sum(answer.text == row["completion"] for answer, row in zip(said, some, strict=True))
     copied = sum(row["prompt"].removeprefix(ASK) == row["completion"] for row in some)
     print(f"of {len(some)} {what}, {right} are right word for word (copied as they are: {copied})")
-for row, answer in list(zip(asked, said, strict=True))[:5]:
+for row, answer in zip(asked[:5], said[:5], strict=True):
     print(f"  {row['prompt'].removeprefix(ASK)} -> {answer.text} (it is {row['completion']})")
 print(f"  Hello, world! -> {model.generate([ASK + 'Hello, world!'], qualm.Sampling(max_tokens=30))[0].text}")
