@@ -21,7 +21,7 @@ from qualm.models.rnn_attention import RnnAttention, RnnAttentionConfig
 from qualm.tokens.train import train_bpe
 from qualm.training.recipe import Tuning
 from qualm.training.settings import TuneSettings
-from qualm.training.tuning import tune
+from qualm.training.tuning import Pupil, tune
 
 LONGEST, TESTED = 10, 200  # English words of a sentence; sentences to translate
 VOCAB, DEPTH, BATCH, PASSES = 1500, 3, 32, 12
@@ -176,7 +176,7 @@ def measure(plan: Plan) -> Figure:
                 epochs=passes, batch=BATCH, lr=RATES[name], optimiser="muon", seed=seed, eval_every=400, save_every=4000
             )
             output = work / f"{name.split()[0]}-{seed}"
-            tune(model, tokens, work / "pairs", output, Tuning("seq2seq", length=64, train=settings))
+            tune(Pupil(model, tokens), work / "pairs", output, Tuning("seq2seq", length=64, train=settings))
             said = load_base(output).generate(sources, Sampling(max_tokens=40))
             columns = counted([each.text.strip() for each in said], wanted)
             print("\n".join(f"  {e} -> {s.text.strip()}" for e, s in zip(sources[:3], said, strict=False)))
