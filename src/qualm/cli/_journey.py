@@ -120,7 +120,7 @@ class Journey:
         self.world.write(self.folder / "world")
 
     def _train(self) -> None:
-        settings = TrainSettings(epochs=self.epochs, batch=4, eval_every=400, save_every=200)
+        settings = TrainSettings(epochs=self.epochs, batch=4, eval_every=400, save_every=200, precision="fp32")
         recipe = Recipe(size="tiny", held_out=self.folder / "world" / "held_out.jsonl", train=settings)
         with Stop() as stop:
             train(self.folder / "world" / "text", self._model, recipe, replace(self.hooks, should_stop=stop))
