@@ -41,10 +41,10 @@ def find(kind: str, name: str) -> type:
 
 
 def _plugins(group: str) -> EntryPoints:
-    return _entry_points(tuple(sys.path)).select(group=group)
+    return _entry_points(group, tuple(sys.path))
 
 
 @cache
-def _entry_points(path: tuple[str, ...]) -> EntryPoints:
+def _entry_points(group: str, path: tuple[str, ...]) -> EntryPoints:
     """Those of all packages on the import path, whose files are looked through once."""
-    return entry_points()
+    return entry_points(group=group)

@@ -88,7 +88,8 @@ def sentence(page: Json, say: Words) -> str:
             return say("Nothing is measured yet.")
         missing = count["unmeasured"]
         if missing:
-            return say("{limits}{models} looked at; {n} could not be measured.", limits=limits, models=models, n=missing)
+            told = "{limits}{models} looked at; {n} could not be measured."
+            return say(told, limits=limits, models=models, n=missing)
         return say("{limits}{models} measured.", limits=limits, models=models)
     counts = [say(f"{{n}} {word}", n=count[word]) for word in VERDICTS if count[word] or word in ("better", "worse")]
     mends = say.count(count["mends"], "{n} mend", "{n} mends") if count["mends"] else say("A change")
