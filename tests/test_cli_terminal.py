@@ -54,7 +54,7 @@ class FakeRun:
         from qualm.training.run import Trained
 
         self.asked = asked
-        self.done = Trained("m", 1, "bits per byte", Result(1, 1.0, 1.0, 1, 1, 1.0, 0, ()))
+        self.done = Trained(Path("m"), 1, "bits per byte", Result(1, 1.0, 1.0, 1, 1, 1.0, 0, ()))
 
     def train(self, data, output, recipe, hooks):
         self.asked.append(recipe)

@@ -7,7 +7,6 @@ import resource
 import shutil
 import socket
 from contextlib import contextmanager
-from pathlib import Path
 
 import gguf
 import numpy as np
@@ -208,7 +207,7 @@ def test_a_disk_that_fills_up_costs_no_checkpoint(qualm, notes, tmp_path, monkey
     with full_disk(most):
         done = qualm(*words)
     assert done.code == 1
-    one_line(done, str(Path("m") / "run"), os.strerror(errno.EFBIG))
+    one_line(done, "m", os.strerror(errno.EFBIG))
     assert sorted(path.name for path in (tmp_path / "m" / "run").glob("step-*")) == kept
     done = qualm(*words)
     assert done.code == 0
@@ -261,6 +260,7 @@ def test_exit_codes():
         "MissingExtra": 5,
         "Unreachable": 5,
         "Unsupported": 1,
+        "TooLong": 1,
         "Stopped": 75,
     }
 

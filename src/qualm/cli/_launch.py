@@ -140,6 +140,7 @@ def joined() -> Iterator[bool]:
         if rank:
             raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else TERMINATED) from error
         raise
+    dist.barrier()  # nobody hangs up on one that still speaks
     dist.destroy_process_group()
 
 

@@ -1,13 +1,14 @@
 """training.html: how a run goes, on one page that loads nothing, in English and Chinese, in light and in dark."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from qualm import __version__
+from qualm.errors import QualmError
 from qualm.files import write_text
 from qualm.page.figures import duration, many, plain
 from qualm.page.markup import Child, Html, h
@@ -64,7 +65,8 @@ class Page:
         try:
             yield
         except Exception as error:
-            self.write(str(error))
+            with suppress(QualmError):  # what went wrong first is told
+                self.write(str(error))
             raise
         if self.moved:
             self.write()
