@@ -2,11 +2,14 @@
 
     python examples/t5_translate.py [PAIRS] [--output DIR] [--quick]
 
-PAIRS is a .tsv, .csv or .jsonl file with the fields source and target, as in a parallel corpus. Without one: what
-English and French call countries, languages, scripts and currencies, out of Unicode's CLDR.
+PAIRS is a .tsv, .csv or .jsonl file with the fields source and target, as in a parallel corpus. Without one: dates as
+English and French write them, by Unicode's CLDR ("Monday, January 1, 1990" is "lundi 1 janvier 1990").
 """
 
-from _given import arguments, names, written
+from datetime import date, timedelta
+
+from _given import arguments, written
+from babel.dates import format_date
 
 import qualm
 from qualm.corpus.records import read_records, split_records
@@ -19,20 +22,19 @@ given = arguments(__doc__)
 if given.data:
     rows = [(row.text("source"), row.text("target")) for row in read_records(given.data)[0]]
 else:
-    english, french = names("en"), names("fr")
-    rows = sorted({(english[key], french[key]) for key in english.keys() & french.keys()})
-rows = rows[::10] if given.quick and not given.data else rows
+    days = [date(1990, 1, 1) + timedelta(days=11 * i) for i in range(150 if given.quick else 1500)]
+    rows = [(format_date(day, "full", "en"), format_date(day, "full", "fr")) for day in days]
 pairs = [{"prompt": ASK + source, "completion": target} for source, target in rows]
 read, asked = split_records(read_records(written(given.output / "pairs.jsonl", pairs))[0], 0.1)
 learnt = written(given.output / "learnt.jsonl", read)
 
 words = written(given.output / "words.jsonl", ({"text": text} for row in read for text in row.values()))
 settings = TrainSettings(steps=5 if given.quick else 100, batch=16, eval_every=100)
-first = Recipe(size=150_000 if given.quick else 1_500_000, family="t5", length=64, vocab=1500, train=settings)
+first = Recipe(size=150_000 if given.quick else 400_000, family="t5", length=64, vocab=600, train=settings)
 made = qualm.train(words, given.output / "words", first)  # a tokenizer of both languages, and hidden spans filled in
 print(f"{made.parameters:,} weights; {made.result.best:.2f} nats a token of hidden spans")
 
-taught = TuneSettings(epochs=1 if given.quick else 10, batch=32, lr=2e-3, eval_every=50)
+taught = TuneSettings(epochs=1 if given.quick else 80, batch=32, lr=3e-3, eval_every=50)
 tuned = qualm.tune(qualm.load(made.folder), learnt, given.output / "model", Tuning("seq2seq", train=taught))
 print(f"{tuned.rows} pairs in {tuned.result.seconds:.0f} s; {tuned.result.best:.2f} nats a token of pairs held out")
 
