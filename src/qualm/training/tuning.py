@@ -38,9 +38,7 @@ LESSONS: dict[str, type[Lesson]] = {
 }
 PASSES, LONGEST = 3, 512
 SHARE = 0.1  # of the rate of pretraining: 6.6e-5 at 110 M parameters, where Devlin et al. 2018 take 2e-5 to 5e-5
-OF_ADAPTERS = (
-    1.0  # they take about ten times the rate of the weights themselves (Biderman et al. 2024, arXiv 2405.09673)
-)
+OF_ADAPTERS = 1.0  # about ten times the share of the weights themselves (Biderman et al. 2024, arXiv 2405.09673)
 
 
 @dataclass(frozen=True)
