@@ -13,24 +13,12 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from qualm.cli.app import VERBS
+
 ROOT = Path(__file__).resolve().parents[1]
 MOST_MEGABYTES, MOST_DISTRIBUTIONS = 175, 62
 MOST_SECONDS = 0.3  # of processor time, the best of three: the wall clock also tells of other programs
 HEAVY = {"torch", "numpy", "transformers", "tokenizers", "safetensors"}
-VERBS = [
-    "demo",
-    "corpus",
-    "train",
-    "generate",
-    "chat",
-    "export",
-    "audit",
-    "mend",
-    "compare",
-    "list",
-    "doctor",
-    "config",
-]
 
 
 def closure(lines: Iterable[str]) -> set[str]:

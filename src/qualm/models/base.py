@@ -30,12 +30,15 @@ top_k top_p torch_dtype torchscript transformers.js_config transformers_version 
 unsloth_version use_bfloat16 use_cache
 """
 HARMLESS = frozenset(_HARMLESS.split())  # keys of config.json that do not change the logits
-_NOT_MATHS = """
-activation_dropout attention_dropout attention_probs_dropout_prob attn_pdrop bos_token_id classifier_dropout
-dropout dropout_rate embd_pdrop eos_token_id hidden_dropout_prob initializer_factor
-initializer_range max_position_embeddings pad_token_id recurrent_dropout resid_pdrop
+_DROPOUTS = """
+activation_dropout attention_dropout attention_probs_dropout_prob attn_pdrop dropout dropout_rate embd_pdrop
+hidden_dropout_prob recurrent_dropout resid_pdrop
 """
-NOT_MATHS = frozenset(_NOT_MATHS.split())  # keys that do not change the logits of given ids
+DROPOUTS = frozenset(_DROPOUTS.split())  # the shares that bodies drop in training
+_NOT_MATHS = """
+bos_token_id classifier_dropout eos_token_id initializer_factor initializer_range max_position_embeddings pad_token_id
+"""
+NOT_MATHS = DROPOUTS | frozenset(_NOT_MATHS.split())  # keys that do not change the logits of given ids
 LARGEST = 2**24
 FIXED: Mapping[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),

@@ -11,15 +11,10 @@ from typing import Any
 
 from qualm import registry
 from qualm.errors import UsageError
-from qualm.models.base import Config, Model
+from qualm.models.base import DROPOUTS, Config, Model
 
 DEPTHS = {"tiny": 4, "small": 8, "medium": 12, "large": 16}
 DEEPEST = 64
-_DROPOUTS = """
-activation_dropout attention_dropout attention_probs_dropout_prob attn_pdrop dropout dropout_rate embd_pdrop
-hidden_dropout_prob recurrent_dropout resid_pdrop
-"""
-DROPOUTS = frozenset(_DROPOUTS.split())  # keys of config.json
 
 
 def vocab_of(depth: int) -> int:
