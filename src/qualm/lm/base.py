@@ -3,20 +3,22 @@
 It knows strings and numbers; no trainer, no rank, no cache, no async.
 """
 
-import math
 from abc import ABC
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from qualm.cases import Message, Prompt
 from qualm.errors import Unsupported
 from qualm.files import hash_json
+from qualm.lm.answers import Answer, Completion, Scored, Span
+from qualm.lm.batch import ROWS, SLOTS, Batch, Whole
+from qualm.lm.sampling import Sampling, Shape
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["LM", "Answer", "Card", "Completion", "Message", "Prompt", "Sampling", "Scored", "Span"]
+__all__ = ["LM", "Answer", "Card", "Completion", "Message", "Prompt", "Sampling", "Scored", "Shape", "Span"]
 
 LIKELIHOOD, UNDER, PSEUDO = "likelihood", "likelihood under an encoder", "pseudo-likelihood"  # what a score is
 COMMANDS = {
@@ -28,113 +30,6 @@ COMMANDS = {
     "embed": "do embed MODEL TEXT",
     "score": "audit MODEL",
 }  # what a model can do, and what to type for it
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to continue a prompt. Temperature 0 is greedy; `seed` fixes each prompt's draw whatever the batch.
-
-    With `beams` above 1, at temperature 0, so many ways to go on are followed and the likeliest is taken: by its nats
-    a token, or at another `length_penalty` by their sum over length ** length_penalty.
-    """
-
-    max_tokens: int = 128
-    temperature: float = 0.0
-    top_k: int = 0  # 0: off
-    top_p: float = 1.0
-    min_p: float = 0.0
-    stop: tuple[str, ...] = ()
-    seed: int = 0
-    beams: int = 1
-    length_penalty: float = 1.0
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What a model wrote after a prompt.
-
-    `finish` is "stop" (its end token or a stop string, which is not part of `text`), "length", or "unread": the prompt
-    is longer than the model can look at, or no answer came within the bounded number of tries; `text` is empty and
-    `notes["why"]` says why.
-    `logprobs` are nats, one a generated token, at temperature 1 before any filter; empty where unknown.
-    `notes` is what a mend did on the way: passages used, calls made, an answer withheld.
-    """
-
-    text: str
-    prompt_tokens: int = 0
-    tokens: int = 0
-    finish: str = "stop"
-    logprobs: tuple[float, ...] = ()
-    notes: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def lost(cls, why: str) -> Self:
-        """One that could not be had."""
-        return cls("", finish="unread", notes={"why": why})
-
-    @property
-    def unread(self) -> bool:
-        return self.finish == "unread"
-
-    @property
-    def why(self) -> str:
-        """Why it was not read; "" if it was, or if nobody knows."""
-        return str(self.notes.get("why", "")) if self.unread else ""
-
-    def read(self) -> Self:
-        """Itself. Raises Unsupported with the reason if it was not read: for a prompt that stands alone."""
-        if self.unread:
-            raise Unsupported(self.why or "the model gave no answer")
-        return self
-
-
-@dataclass(frozen=True)
-class Scored:
-    """log p(continuation | context) in nats, one number a token of the continuation.
-
-    Context and continuation are tokenised as one text; a token that straddles the border belongs to the
-    continuation. One NaN stands for a continuation whose score could not be read; `why` says why.
-    """
-
-    logprobs: tuple[float, ...]
-    why: str = ""
-
-    @classmethod
-    def lost(cls, why: str) -> Self:
-        """One that could not be had."""
-        return cls((math.nan,), why)
-
-    @property
-    def unread(self) -> bool:
-        return math.isnan(self.total)
-
-    @property
-    def total(self) -> float:
-        return sum(self.logprobs)
-
-
-@dataclass(frozen=True)
-class Span:
-    """Characters `start` to `end` (half-open) of a text, what they are, and how probable the model holds that."""
-
-    start: int
-    end: int
-    label: str
-    p: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The part of a passage that answers a question best: characters `start` to `end` (half-open), at probability `p`.
-
-    `none` is the probability that the passage holds no answer.
-    """
-
-    text: str
-    start: int
-    end: int
-    p: float
-    none: float
 
 
 @dataclass(frozen=True)
@@ -193,6 +88,10 @@ class LM(ABC):
     def stream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Iterator[str]:
         """The completion in pieces, none of which splits a character. Raises Unsupported for a prompt not read."""
         yield self.generate([prompt], sampling)[0].read().text
+
+    def batch(self, rows: int = ROWS, slots: int = SLOTS) -> Batch:
+        """Requests answered together: at most `rows` of them at once, in a cache of `slots` tokens."""
+        return Whole(self.generate, rows)
 
     def embed(self, texts: Sequence[str]) -> "np.ndarray":
         """A vector a text, (N, D) float32 of length 1, so that a product of two is their cosine."""
