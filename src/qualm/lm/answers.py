@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
+from qualm.errors import Unsupported
+
 
 class Token(NamedTuple):
     """One generated token. `logprob` is in nats, at temperature 1 and before any policy.
