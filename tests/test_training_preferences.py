@@ -3,6 +3,7 @@ the start is read exactly."""
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from qualm.errors import InputError, Stopped, UsageError
 from qualm.teaching import Tuning, tune
 from qualm.training.data import IGNORE, ExampleRows, collate
 from qualm.training.loop import Hooks
-from qualm.training.preferences import HELD, Prefer, Preferred, log_likelihoods
+from qualm.training.preferences import HELD, Prefer, Preferred, log_likelihoods, preference_loss
 from qualm.training.settings import TuneSettings
 from test_training_adapters import apart, logits, made
 from test_tuning import BAD, GOOD, THINGS, written
@@ -68,6 +69,35 @@ def test_the_loss_is_the_papers(kind, tmp_path):
     assert float(found.detach()) == pytest.approx(wanted, rel=1e-6)
 
 
+def test_the_loss_of_single_answers_is_the_papers(tmp_path):
+    """KTO, section 4.1: 1 - value, felt from how far answers to other prompts gained; and no gradient through that."""
+    before, now, tokens = tiny_local(0), tiny_local(1), tiny_tokens()
+    rows, beta = pairs(6), 0.3
+    _, examples = batch_of(before, rows, tmp_path, Tuning("prefer", preference="kto"))
+
+    def gained(prompt, answer):
+        return by_hand(now.model, tokens, prompt, answer) - by_hand(before.model, tokens, prompt, answer)
+
+    def sigmoid(x):
+        return 1 / (1 + math.exp(-x))
+
+    others = [gained(row["prompt"], rows[(i + 1) % 6]["chosen"]) for i, row in enumerate(rows)]
+    for sign in (1, -1):  # a point above 0, and one that is cut there
+        batch = collate(examples)
+        batch["other_before"] = batch["other_before"] - sign * 10
+        z = max(0.0, sum(others) / 6 + sign * 10)
+        good = [1 - sigmoid(beta * (gained(row["prompt"], row["chosen"]) - z)) for row in rows]
+        bad = [1 - sigmoid(beta * (z - gained(row["prompt"], row["rejected"]))) for row in rows]
+        found, count = Preferred("kto", beta)(now.model, batch)
+        assert count == 6
+        assert float(found.detach()) == pytest.approx((sum(good) + sum(bad)) / 2, rel=1e-5)
+    gains = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    preference_loss(gains, "kto", beta).sum().backward()
+    assert gains.grad is not None
+    assert not gains.grad[:, 2].any()
+    assert gains.grad[:, :2].all()
+
+
 def test_the_gradient_is_that_of_the_whole_logits(tmp_path):
     lm = tiny_local(0)
     _, examples = batch_of(lm, pairs(4), tmp_path)
@@ -82,10 +112,11 @@ def test_the_gradient_is_that_of_the_whole_logits(tmp_path):
         assert torch.allclose(ours[name], weight.grad, atol=1e-5, rtol=1e-4), name
 
 
-@pytest.mark.parametrize(("kind", "lora"), [("dpo", 0), ("dpo", 4), ("ipo", 4)])
+@pytest.mark.parametrize(("kind", "lora"), [("dpo", 0), ("dpo", 4), ("ipo", 4), ("kto", 4)])
 def test_better_answers_gain_on_held_out_pairs(kind, lora, tmp_path):
     lm, told = made("gpt", tmp_path / "base"), []
-    tuning = Tuning("prefer", preference=kind, lora=lora, beta=0.2, train=FAST)
+    fast = replace(FAST, steps=60, eval_every=20) if kind == "kto" else FAST  # its gradients are smaller
+    tuning = Tuning("prefer", preference=kind, lora=lora, beta=0.2, train=fast)
     tuned = tune(lm, written(tmp_path, pairs()), tmp_path / "out", tuning, Hooks(on_event=told.append))
     assert tuned.figures["margin"] > 1
     assert tuned.figures["accuracy"] > 0.9

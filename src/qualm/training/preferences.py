@@ -1,10 +1,11 @@
 """Preferences: of two answers to a prompt the better one is to gain on the other, measured from where the model began.
 
-DPO (Rafailov et al. 2023, arXiv 2305.18290) and IPO (Azar et al. 2023, arXiv 2310.12036). What the model says of each
-answer before training is read once and kept with the rows, so no second model is held.
+DPO (Rafailov et al. 2023, arXiv 2305.18290), IPO (Azar et al. 2023, arXiv 2310.12036) and KTO (Ethayarajh et al. 2024,
+arXiv 2402.01306). What the model says of each answer before training is read once and kept with the rows, so no second
+model is held.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,23 +51,36 @@ def _said(head: Head, hidden: Tensor, labels: Tensor) -> Tensor:
     return -F.cross_entropy(head(hidden).float(), labels, reduction="none")
 
 
-def likelihoods(model: Causal, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Nats (B,) of the chosen answers, and of the rejected ones."""
-    chosen = log_likelihoods(model, batch["ids"], batch["labels"])
-    return chosen, log_likelihoods(model, batch["rejected"], batch["rejected_labels"])
+ANSWERS = {"chosen": "", "rejected": "rejected_", "other": "other_"}  # and how their columns in a batch begin
 
 
-def margins(model: Causal, batch: Batch) -> Tensor:
-    """By how many nats (B,) the chosen answer gained more than the rejected one since the start."""
-    chosen, rejected = likelihoods(model, batch)
-    return (chosen - batch["chosen_before"]) - (rejected - batch["rejected_before"])
+def likelihoods(model: Causal, batch: Batch) -> tuple[Tensor, ...]:
+    """Nats (B,) of the chosen answers, of the rejected ones and, where the batch has them, of those of another row."""
+    starts = [start for start in ANSWERS.values() if f"{start}labels" in batch]
+    return tuple(log_likelihoods(model, batch[f"{start}ids"], batch[f"{start}labels"]) for start in starts)
 
 
-def preference_loss(margin: Tensor, kind: str, beta: float) -> Tensor:
-    """Of each margin (B,), in nats. dpo: -log sigmoid(beta * margin); ipo: (margin - 1 / (2 beta))^2."""
+def gains(model: Causal, batch: Batch) -> Tensor:
+    """By how many nats each answer gained since the start, (B, 2) or (B, 3), in the order of `likelihoods`."""
+    now = likelihoods(model, batch)
+    return torch.stack([nats - batch[f"{name}_before"] for nats, name in zip(now, ANSWERS, strict=False)], 1)
+
+
+def preference_loss(gained: Tensor, kind: str, beta: float) -> Tensor:
+    """Of each pair (B,), from what its answers gained (B, 2 or more) and, for kto, those of another row (column 2).
+
+    With the margin chosen - rejected, dpo: -log sigmoid(beta * margin); ipo: (margin - 1 / (2 beta))^2. kto asks no
+    pairs: the mean of 1 - sigmoid(beta (chosen - z)) and 1 - sigmoid(beta (z - rejected)), where the point z that gain
+    and loss are felt from is how far the model went, read off answers that do not belong to their prompts: their mean
+    gain in these rows, at least 0, through which no gradient goes (section 4.1 of that paper, both weights 1).
+    """
+    chosen, rejected = gained[:, 0], gained[:, 1]
+    if kind == "kto":
+        z = gained[:, 2].detach().mean().clamp(min=0)
+        return (torch.sigmoid(beta * (z - chosen)) + torch.sigmoid(beta * (rejected - z))) / 2
     if kind == "ipo":
-        return (margin - 1 / (2 * beta)) ** 2
-    return -F.logsigmoid(beta * margin)
+        return (chosen - rejected - 1 / (2 * beta)) ** 2
+    return -F.logsigmoid(beta * (chosen - rejected))
 
 
 class Preferred:
@@ -76,7 +90,7 @@ class Preferred:
         self.kind, self.beta = kind, beta
 
     def __call__(self, model: Causal, batch: Batch) -> tuple[Tensor, int]:
-        return preference_loss(margins(model, batch), self.kind, self.beta).sum(), len(batch["ids"])
+        return preference_loss(gains(model, batch), self.kind, self.beta).sum(), len(batch["ids"])
 
 
 class Prefer(Lesson):
@@ -90,7 +104,7 @@ class Prefer(Lesson):
         if chosen == rejected:
             raise InputError("chosen and rejected are the same", where=record.where, then="drop the row")
         better, worse = (self._answered(record, answer) for answer in (chosen, rejected))
-        return {**better, "rejected": worse["ids"], "rejected_labels": worse["labels"]}
+        return {**better, "rejected_ids": worse["ids"], "rejected_labels": worse["labels"]}
 
     def _answered(self, record: Record, answer: str) -> Example:
         if isinstance(record.get("prompt"), list):
@@ -110,18 +124,21 @@ class Prefer(Lesson):
     def examples(self, records: Sequence[Record], model: Any, folder: Path) -> list[Example]:
         """With what the model says of both answers now, read once and kept in `folder`."""
         made = super().examples(records, model, folder)
-        name = hash_json([records_hash(records), hash_weights(model), self.length])
+        if self.wanted.preference == "kto":
+            made = [{**one, **self._other(record, other)} for one, record, other in _followed(made, records)]
+        name = hash_json([records_hash(records), hash_weights(model), self.length, "other_ids" in made[0]])
         path = folder / f"before-{name}.safetensors"
         if not path.exists():
             found = each(model, ExampleRows(made, {}), likelihoods)
-            chosen, rejected = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
-            write_tensors(path, {"chosen": chosen, "rejected": rejected})
-        kept = read_tensors(path)
-        before = zip(kept["chosen"].tolist(), kept["rejected"].tolist(), strict=True)
-        return [
-            {**example, "chosen_before": chosen, "rejected_before": rejected}
-            for example, (chosen, rejected) in zip(made, before, strict=True)
-        ]
+            read = [torch.cat(parts).cpu() for parts in zip(*found, strict=True)]
+            write_tensors(path, dict(zip(ANSWERS, read, strict=False)))
+        kept = {f"{name}_before": values.tolist() for name, values in read_tensors(path).items()}
+        return [{**example, **{name: kept[name][i] for name in kept}} for i, example in enumerate(made)]
+
+    def _other(self, record: Record, other: Record) -> Example:
+        """The answer of another row, which says nothing of this one's prompt."""
+        found = self._answered(record, other.text("chosen"))
+        return {"other_ids": found["ids"], "other_labels": found["labels"]}
 
     def loss(self, model: Any) -> Loss:
         return Preferred(self.wanted.preference, self.wanted.beta)
@@ -143,12 +160,12 @@ class Prefer(Lesson):
         from where it began, in nats a token, KL(now || before) over the whole vocabulary at the places of held-out
         chosen answers.
         """
-        found = torch.cat(each(model, rows, margins)).double()
-        losses = preference_loss(found, self.wanted.preference, self.wanted.beta)
+        found = torch.cat(each(model, rows, gains)).double()
+        losses, margin = preference_loss(found, self.wanted.preference, self.wanted.beta), found[:, 0] - found[:, 1]
         return {
             "loss": float(losses.mean()),
-            "margin": float(found.mean()),
-            "accuracy": float((found > 0).double().mean()),
+            "margin": float(margin.mean()),
+            "accuracy": float((margin > 0).double().mean()),
             "kl": self.divergence(model, rows),
         }
 
@@ -162,6 +179,11 @@ class Prefer(Lesson):
             return (now.exp() * (now - before)).sum(1).double()
 
         return float(torch.cat(each(model, rows, some, lambda: bool(left))).mean())
+
+
+def _followed(examples: Sequence[Example], records: Sequence[Record]) -> Iterator[tuple[Example, Record, Record]]:
+    """Each example, its record and the next one's; after the last comes the first."""
+    return zip(examples, records, [*records[1:], records[0]], strict=True)
 
 
 def distributions(model: Any, batch: Batch) -> Tensor:

@@ -93,7 +93,8 @@ class Lessons:
             seq2seq (prompt, completion), chat (messages) or prefer (prompt, chosen, rejected).
         length: Tokens of an example at most; 0 for as many as the model can look at, up to 512.
         held_out: The share of rows to validate on, if the data brings none.
-        preference: The loss of prefer: dpo, or ipo, which does not run away where the better answer is always the same.
+        preference: The loss of prefer: dpo; ipo, which does not run away where the better answer is always the same;
+            kto, which takes each answer by itself.
         beta: Of prefer, how dear it is to depart from the model that was given.
         lora: The rank of an adapter; 0 to change the model itself.
         alpha: Of an adapter: what it adds is scaled by alpha / rank; 0 for twice the rank.
@@ -105,7 +106,7 @@ class Lessons:
     task: str
     length: int = 0
     held_out: float = 0.1
-    preference: Literal["dpo", "ipo"] = "dpo"
+    preference: Literal["dpo", "ipo", "kto"] = "dpo"
     beta: float = 0.1
     lora: int = 0
     alpha: float = 0.0
