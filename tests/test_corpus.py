@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qualm.corpus import Document, load, pack, packing, read, split
-from qualm.corpus.documents import SECTION
+from qualm.corpus.formats.text import SECTION
 from qualm.errors import InputError, UsageError
 from qualm.tokens.train import train_bpe
 from qualm.training.data import IGNORE, TokenRows

@@ -39,7 +39,7 @@ qualm demo -o runs/demo --quick""",
     "corpus": (
         MAKE,
         "Clean, dedup, filter and scrub documents, with an account of every one.",
-        """qualm corpus clean,dedup,filter,scrub pages/ -o corpus
+        """qualm corpus collect,clean,dedup,filter,scrub pages/ books.zip -o corpus
 qualm corpus filter pages.jsonl -o good --languages en,zh --licences cc0-1.0,mit --licence-field license
 qualm corpus dedup train.jsonl -o apart --held-out test.jsonl --evaluation questions.csv""",
     ),

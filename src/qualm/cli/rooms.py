@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from qualm.cli import _launch as launch
     from qualm.cli import _spelling as spelling
     from qualm.cli import bars, tables
-    from qualm.corpus import documents, pipeline
+    from qualm.corpus import account, collecting, documents, pipeline
     from qualm.lm import endpoint, export, load
     from qualm.mends import apply
     from qualm.tasks import apply as tasks
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from qualm.training import run as training_run
 
 WHERE: Mapping[str, str] = {
+    "account": "qualm.corpus.account",
     "advice": "qualm.training.advice",
     "apply": "qualm.mends.apply",
     "bars": "qualm.cli.bars",
+    "collecting": "qualm.corpus.collecting",
     "documents": "qualm.corpus.documents",
     "endpoint": "qualm.lm.endpoint",
     "export": "qualm.lm.export",
@@ -47,9 +49,11 @@ WHERE: Mapping[str, str] = {
     "training_run": "qualm.training.run",
 }
 __all__ = [
+    "account",
     "advice",
     "apply",
     "bars",
+    "collecting",
     "documents",
     "endpoint",
     "export",

@@ -5,20 +5,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qualm.corpus.cleaning import clean
+    from qualm.corpus.collecting import collect
     from qualm.corpus.deduping import dedup
     from qualm.corpus.documents import Document, read, split
     from qualm.corpus.filtering import filter_, keep
     from qualm.corpus.packing import Packed, load, pack
     from qualm.corpus.pipeline import Pipeline
     from qualm.corpus.scrubbing import scrub
-    from qualm.corpus.settings import Cleaning, Deduping, Filtering, Keeping, Scrubbing
+    from qualm.corpus.settings import Cleaning, Collecting, Deduping, Filtering, Keeping, Scrubbing
 
 _PUBLIC = {
     **dict.fromkeys(("Document", "read", "split"), "documents"),
     **dict.fromkeys(("Packed", "load", "pack"), "packing"),
-    **dict.fromkeys(("Cleaning", "Deduping", "Filtering", "Keeping", "Scrubbing"), "settings"),
+    **dict.fromkeys(("Cleaning", "Collecting", "Deduping", "Filtering", "Keeping", "Scrubbing"), "settings"),
     **{
         "clean": "cleaning",
+        "collect": "collecting",
         "dedup": "deduping",
         "filter_": "filtering",
         "keep": "filtering",
@@ -28,6 +30,7 @@ _PUBLIC = {
 }
 __all__ = [
     "Cleaning",
+    "Collecting",
     "Deduping",
     "Document",
     "Filtering",
@@ -36,6 +39,7 @@ __all__ = [
     "Pipeline",
     "Scrubbing",
     "clean",
+    "collect",
     "dedup",
     "filter_",
     "keep",

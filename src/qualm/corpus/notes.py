@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from qualm.corpus.documents import Document
+from qualm.corpus.document import Document
 
 
 @dataclass(frozen=True)

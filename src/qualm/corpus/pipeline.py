@@ -23,7 +23,7 @@ from qualm.corpus.filtering import filter_, keep
 from qualm.corpus.notes import Note, as_record
 from qualm.corpus.scrubbing import scrub
 from qualm.corpus.settings import Cleaning, Deduping, Filtering, Keeping, Scrubbing, Settings
-from qualm.errors import InputError, UsageError
+from qualm.errors import InputError
 from qualm.files import hash_file, hash_json, read_json, write_json, writing
 
 FORMAT, VERSION = "qualm.corpus", 1
@@ -98,9 +98,7 @@ class Pipeline:
         yield from stream
 
     def run(self, documents: Iterable[Document], output: Path | str) -> dict[str, Any]:
-        """Write the folder; returns its manifest. Raises UsageError without a step."""
-        if not self.steps:
-            raise UsageError("no step to take", where="steps", then=f"there are: {', '.join(STEPS)}")
+        """Write the folder; returns its manifest."""
         output = Path(output)
         files = [_files(settings) for settings in self.steps]
         tallies, read = list[Tally](), hashlib.blake2b(digest_size=16)

@@ -12,6 +12,35 @@ EVERY_KIND: tuple[Kind, ...] = ("URL", "EMAIL", "IBAN", "ID", "CARD", "IP", "PAS
 
 
 @dataclass(frozen=True)
+class Collecting:
+    """How files become documents, and what no file may exceed.
+
+    Attributes:
+        strict: Stop at the first file or record that cannot be used; else it is named and left out.
+        repair: Tell each file's encoding and mend text that was decoded wrongly; else UTF-8 alone.
+        field: The column of a table that holds the text.
+        most_bad: The share of records that may be unusable before the command fails.
+        largest: The most bytes of a line, and of a file that must be read whole.
+        ratio: How many times its size a compressed file may unpack to.
+        depth: How deep archives may lie in archives.
+        pages: The most pages of a PDF.
+        seconds: How long a document of HTML, PDF, WARC and the like may take.
+        memory: The most bytes of memory that its reader may use.
+    """
+
+    strict: bool = False
+    repair: bool = True
+    field: str = "text"
+    most_bad: float = 0.01
+    largest: int = 64 * 2**20
+    ratio: int = 100
+    depth: int = 3
+    pages: int = 5000
+    seconds: float = 60.0
+    memory: int = 2 * 2**30
+
+
+@dataclass(frozen=True)
 class Cleaning:
     """How a text is made plain.
 

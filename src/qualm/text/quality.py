@@ -7,11 +7,11 @@ bounds on digits, symbols and vowels, and the share of rare Chinese characters a
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache
 
 import numpy as np
 
 from qualm.text.grams import Words, grams, words
+from qualm.text.hanzi import is_common
 
 TOP = {2: 0.20, 3: 0.18, 4: 0.16}  # n: characters in the most frequent n-gram
 REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}  # n: characters in n-grams that stand twice
@@ -71,21 +71,9 @@ def _of_language(text: str, language: str) -> Iterator[str]:
         if vowels < LEAST_VOWELS:
             yield f"vowels {vowels:.2f}"
     if han := _HAN.findall(text):
-        rare = sum(not _is_common(char) for char in han) / len(han)
+        rare = sum(not is_common(char) for char in han) / len(han)
         if rare > MOST_RARE:
             yield f"rare characters {rare:.2f}"
-
-
-@cache
-def _is_common(char: str) -> bool:
-    """On the first level of GB 2312 or of Big5: the characters that schools teach."""
-    for encoding, last in (("gb2312", 0xD7FF), ("big5", 0xC67E)):
-        try:
-            if int.from_bytes(char.encode(encoding), "big") <= last:
-                return True
-        except UnicodeEncodeError:
-            continue
-    return False
 
 
 def _of_lines(text: str) -> Iterator[str]:
