@@ -16,6 +16,7 @@ _PUBLIC = {
     "compare": "qualm.auditing.prove",
     "mend": "qualm.mends.apply",
     "export": "qualm.mends.apply",
+    "serve": "qualm.serving.run",
     "Sampling": "qualm.lm.base",
     "Case": "qualm.cases",
     "LM": "qualm.lm.base",

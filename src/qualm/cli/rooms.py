@@ -14,8 +14,15 @@ if TYPE_CHECKING:
     from qualm.cli import _spelling as spelling
     from qualm.cli import bars, tables
     from qualm.corpus import account, collecting, documents, pipeline
-    from qualm.lm import endpoint, export, load
+    from qualm.lm import endpoint, export, load, local
     from qualm.mends import apply
+    from qualm.models import _adapter_files as adapter_files
+    from qualm.serving import house as serving_house
+    from qualm.serving import keys as serving_keys
+    from qualm.serving import logs as serving_logs
+    from qualm.serving import run as serving_run
+    from qualm.serving import served
+    from qualm.serving import settings as serving_settings
     from qualm.tasks import apply as tasks
     from qualm.tokens import tokenizer
     from qualm.training import advice
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
 WHERE: Mapping[str, str] = {
     "account": "qualm.corpus.account",
     "advice": "qualm.training.advice",
+    "adapter_files": "qualm.models._adapter_files",
     "apply": "qualm.mends.apply",
     "bars": "qualm.cli.bars",
     "collecting": "qualm.corpus.collecting",
@@ -34,12 +42,19 @@ WHERE: Mapping[str, str] = {
     "journey": "qualm.cli._journey",
     "launch": "qualm.cli._launch",
     "load": "qualm.lm.load",
+    "local": "qualm.lm.local",
     "pipeline": "qualm.corpus.pipeline",
     "prove": "qualm.auditing.prove",
     "record": "qualm.auditing.record",
     "registry": "qualm.registry",
     "report": "qualm.auditing.report",
     "run": "qualm.auditing.run",
+    "served": "qualm.serving.served",
+    "serving_house": "qualm.serving.house",
+    "serving_keys": "qualm.serving.keys",
+    "serving_logs": "qualm.serving.logs",
+    "serving_run": "qualm.serving.run",
+    "serving_settings": "qualm.serving.settings",
     "spelling": "qualm.cli._spelling",
     "tables": "qualm.cli.tables",
     "tasks": "qualm.tasks.apply",
@@ -50,6 +65,7 @@ WHERE: Mapping[str, str] = {
 }
 __all__ = [
     "account",
+    "adapter_files",
     "advice",
     "apply",
     "bars",
@@ -60,12 +76,19 @@ __all__ = [
     "journey",
     "launch",
     "load",
+    "local",
     "pipeline",
     "prove",
     "record",
     "registry",
     "report",
     "run",
+    "served",
+    "serving_house",
+    "serving_keys",
+    "serving_logs",
+    "serving_run",
+    "serving_settings",
     "spelling",
     "tables",
     "tasks",

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server over any language model, mended ones too."""
