@@ -1,5 +1,6 @@
 """What is hidden from a model so that it learns to fill it in: a function of seed, epoch and row alone."""
 
+import random
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 
@@ -8,6 +9,7 @@ import torch
 
 from qualm.corpus.packing import Packed
 from qualm.errors import InputError, UsageError
+from qualm.tokens.dropout import Splitter
 from qualm.tokens.tokenizer import Tokens
 from qualm.training.data import IGNORE, Batch, Rows, TokenRows, collate
 
@@ -114,6 +116,35 @@ class ShakenRows(Rows):
             places = np.flatnonzero(rng.random(self.rows.length) < self.share)
             drawn = text[rng.integers(len(text), size=len(places))].astype(np.int64)
             made["ids"][i, torch.from_numpy(places)] = torch.from_numpy(drawn)
+        return made
+
+
+class SplitRows(TokenRows):
+    """Rows whose tokens are cut into smaller ones, otherwise in each epoch (BPE-dropout), so that a model knows words
+    by more than one spelling. What is over at a row's end is left out; the first id, which is not told, stays whole.
+    """
+
+    def __init__(self, rows: TokenRows, split: Splitter, share: float, seed: int):
+        self.rows, self.split, self.share, self.seed = rows, split, share, seed
+        self.ids, self.length = rows.ids, rows.length
+        self.bytes_per_target = 0.0  # there are more targets to as many bytes
+        self.identity = {**rows.identity, "bpe_dropout": str(share), "split_seed": str(seed)}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, rows: np.ndarray, epochs: np.ndarray) -> Batch:
+        made = self.rows.batch(rows, epochs)
+        for i, (row, epoch) in enumerate(zip(rows, epochs, strict=True)):
+            rng = random.Random(f"{self.seed}/{epoch}/{row}")
+            wanted = [label for label in made["labels"][i].tolist() if label != IGNORE]
+            cut = [self.split(label, self.share, rng) for label in wanted]
+            labels = torch.tensor([part for parts in cut for part in parts][: self.length])
+            places = torch.arange(len(wanted)).repeat_interleave(torch.tensor([len(parts) for parts in cut]))
+            made["labels"][i, : len(labels)] = labels
+            made["ids"][i, 1 : len(labels)] = labels[:-1]
+            if "documents" in made:
+                made["documents"][i, : len(labels)] = made["documents"][i, places[: self.length]]
         return made
 
 

@@ -14,12 +14,13 @@ from qualm.errors import UsageError
 from qualm.models.base import Config, Decoder, Encoder, EncoderDecoder, Model
 from qualm.models.rnn import Rnn
 from qualm.models.store import weights_hash
+from qualm.tokens.dropout import Splitter
 from qualm.tokens.tokenizer import Tokens
 from qualm.tokens.train import SPECIAL
 from qualm.training.data import Rows, StreamRows, TokenRows
 from qualm.training.distil import Distilled, read_teacher
 from qualm.training.losses import Carried, Loss, Seq2Seq, bits_per_byte, causal, masked
-from qualm.training.noise import MASKED, SENTINELS, SPAN, GoldfishRows, MaskedRows, ShakenRows, SpanRows
+from qualm.training.noise import MASKED, SENTINELS, SPAN, GoldfishRows, MaskedRows, ShakenRows, SpanRows, SplitRows
 from qualm.training.recipe import Recipe
 
 MASK = "<|mask|>"
@@ -59,7 +60,8 @@ class Objective(ABC):
 
 class Next(Objective):
     """The next token. With `goldfish`, one token in so many is not learnt; with `token_dropout`, a share is shown
-    wrongly; with `smoothing`, the loss is none of the text alone, and has no bits a byte.
+    wrongly; with `bpe_dropout`, words are cut into smaller tokens; with `smoothing`, the loss is none of the text
+    alone, and like that of cut words it has no bits a byte.
     """
 
     of = Decoder
@@ -74,8 +76,9 @@ class Next(Objective):
         else:
             rows = TokenRows(packed, self.recipe.length, apart)
         rows.bytes_per_target *= not self.recipe.smoothing
-        share = self.recipe.token_dropout
-        return ShakenRows(rows, share, self.recipe.train.seed) if share else rows
+        cut, share, seed = self.recipe.bpe_dropout, self.recipe.token_dropout, self.recipe.train.seed
+        rows = SplitRows(rows, Splitter(self.tokens), cut, seed) if cut else rows
+        return ShakenRows(rows, share, seed) if share else rows
 
     def loss(self) -> Loss:
         return partial(causal, smoothing=self.recipe.smoothing) if self.recipe.smoothing else causal

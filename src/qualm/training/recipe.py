@@ -29,6 +29,7 @@ class Making:
         goldfish: Learn all but one in so many tokens, so that nothing is known by heart; 0 for all.
         smoothing: The share of a target's probability that is spread over all tokens.
         token_dropout: The share of tokens that the model is shown wrongly while it learns to write.
+        bpe_dropout: The share of the tokenizer's merges that are left out, anew each time, while it learns to write.
         teacher: A model folder to learn from besides: what it says of every token. Its tokenizer is used.
         temperature: Of distil: how much the less likely tokens count.
         mix: Of distil: the teacher's share of the loss; the rest is the text's.
@@ -48,6 +49,7 @@ class Making:
     goldfish: int = 0
     smoothing: float = 0.0
     token_dropout: float = 0.0
+    bpe_dropout: float = 0.0
     teacher: Path | None = None
     temperature: float = 2.0
     mix: float = 0.5
@@ -55,9 +57,13 @@ class Making:
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise UsageError(f"must be above 0, not {self.temperature}", where="temperature")
-        for name in ("mix", "smoothing", "token_dropout"):
+        for name in ("mix", "smoothing", "token_dropout", "bpe_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"must be between 0 and 1, not {getattr(self, name)}", where=name)
+        if self.goldfish and self.bpe_dropout:
+            raise UsageError(
+                "which tokens goldfish leaves out hangs on how words are cut", then="leave out one of both"
+            )
 
 
 @dataclass(frozen=True)
