@@ -184,7 +184,7 @@ def test_pieces_of_nonsense_are_what_decoding_it_at_once_gives():
 
 def test_a_long_run_of_broken_bytes_is_not_held_back():
     tokens = tiny_tokens()
-    [broken] = [i for i, b in tokens._byte_table.items() if b == b"\x80"]
+    [broken] = [i for i, b in tokens.byte_table.items() if b == b"\x80"]
     for one in (tokens.detokenizer(), windowed(tokens)):
         assert sum(len(one.push(broken)) for _ in range(1000)) > 980
 

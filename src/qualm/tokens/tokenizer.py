@@ -308,12 +308,13 @@ class Tokens:
 
     def detokenizer(self, after: Sequence[int] = ()) -> Detokenizer:
         """Ids in, one at a time; text out that never splits a character. `after`: the ids that stand before them."""
-        if self._byte_table is not None:
-            return ByteDetokenizer(self._byte_table)
+        if self.byte_table is not None:
+            return ByteDetokenizer(self.byte_table)
         return WindowDetokenizer(self.decode, after)
 
     @cached_property
-    def _byte_table(self) -> dict[int, bytes] | None:
+    def byte_table(self) -> dict[int, bytes] | None:
+        """The bytes of each id that is not a control token, where the vocabulary is spelled in bytes; else None."""
         decoder = json.loads(self.tokenizer.to_str()).get("decoder") or {}
         return ByteDetokenizer.table(self.tokenizer, self.special) if decoder.get("type") == "ByteLevel" else None
 
