@@ -50,7 +50,7 @@ class Around:
                 more |= self._let_in(scope, headers)
                 await self.app(scope, limited(receive, self.house.limits.body), sending)
             except Refusal as refusal:
-                more |= {"connection": "close"} if refusal.status in (413, 503) else {}
+                more |= {"connection": "close"} if refusal.status in (400, 413, 503) else {}
                 await refusal.response(request_id)(scope, receive, sending)
         finally:
             self._log(scope, status, time.monotonic() - started)
@@ -60,6 +60,8 @@ class Around:
         path, more = scope["path"], dict[str, str]()
         if self.house.crowded():
             raise Busy("too many connections are open", 5, status=503, code="too_many_connections")
+        if "content-length" in headers and "transfer-encoding" in headers:
+            raise Refusal(400, "the body says its length in two ways", code="invalid_http")  # a way to smuggle one
         if self.house.keys and path not in OPEN and not (path == "/" or path.startswith(PAGE)):
             more = self._known(scope, headers)
         size = headers.get("content-length", "")

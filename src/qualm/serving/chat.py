@@ -84,23 +84,19 @@ class Chat:
 
     # -- the reply in pieces
 
-    async def events(self, flights: Flights, first: list[tuple[int, Delta]]) -> AsyncIterator[Json | None]:
-        for index in range(len(flights.flights)):
-            yield self._piece(index, {"role": "assistant", "content": ""})
-        sent = [""] * len(flights.flights)  # what was let out of each answer
+    async def events(self, flights: Flights, first: list[tuple[int, Delta]]) -> AsyncIterator[list[Json]]:
+        numbers = range(len(flights.flights))
+        sent = [""] * len(numbers)  # what was let out of each answer
+        yield [self._piece(index, {"role": "assistant", "content": ""}) for index in numbers]
         new = first
         while True:
-            for index, delta in new:
-                for piece in self._pieces(index, delta, sent, flights):
-                    yield piece
+            yield [piece for index, delta in new for piece in self._pieces(index, delta, sent, flights)]
             if flights.done:
                 break
             new = await flights.next(KEEP_ALIVE)
-            if not new:
-                yield None
         if self._wants_usage:
-            completions = [flights.completions[i] for i in range(len(flights.flights))]
-            yield {**self.head, "object": PIECE, "choices": [], "usage": self._usage(completions)}
+            counted = self._usage([flights.completions[index] for index in numbers])
+            yield [{**self.head, "object": PIECE, "choices": [], "usage": counted}]
 
     def _pieces(self, index: int, delta: Delta, sent: list[str], flights: Flights) -> list[Json]:
         """What one delta lets out: text that is no part of a call, then at the end the calls and the finish."""

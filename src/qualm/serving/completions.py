@@ -164,20 +164,17 @@ class Completions:
 
     # -- the reply in pieces
 
-    async def events(self, flights: Flights, first: list[tuple[int, Delta]]) -> AsyncIterator[Json | None]:
+    async def events(self, flights: Flights, first: list[tuple[int, Delta]]) -> AsyncIterator[list[Json]]:
         new, offsets = first, [0] * len(flights.flights)
         while True:
-            for index, delta in new:
-                yield self._piece(index, delta, offsets, flights)
+            yield [self._piece(index, delta, offsets, flights) for index, delta in new]
             if flights.done:
                 break
             new = await flights.next(KEEP_ALIVE)
-            if not new:
-                yield None
         if self._wants_usage:
             known = [flights.completions[i] for i in range(len(flights.flights))]
             read = sum(each.prompt_tokens for each in known[:: self.tried])
-            yield {**self.head, "choices": [], "usage": usage(read, sum(each.tokens for each in known))}
+            yield [{**self.head, "choices": [], "usage": usage(read, sum(each.tokens for each in known))}]
 
     def _piece(self, index: int, delta: Delta, offsets: list[int], flights: Flights) -> Json:
         top, tokens = self.body.logprobs, list(delta.tokens)

@@ -5,6 +5,7 @@ uvicorn itself waits for all three for ever.
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from qualm.serving.settings import Limits
 
 LATE = Refusal(408, "the request did not come in time", code="request_timeout")
 GARBLED = Refusal(400, "this is no HTTP request that can be read", code="invalid_http")
+UNTAKEN = 128 * 2**10  # bytes that the system may keep of what a client has not taken yet
 PHASES: Mapping[Any, str] = {h11.IDLE: "head", h11.SEND_BODY: "body"}  # by what the client is at
 
 
@@ -29,6 +31,9 @@ class Deadlines(H11Protocol):
         self.phase = ""
         self.timer: asyncio.TimerHandle | None = None
         self.stalled: asyncio.TimerHandle | None = None
+        wire = transport.get_extra_info("socket")
+        if wire is not None:
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNTAKEN)
         self._watch()
 
     def data_received(self, data: bytes) -> None:

@@ -22,6 +22,7 @@ from qualm.serving.protocol import with_limits
 from qualm.serving.served import Models
 from qualm.serving.settings import Limits, check_address
 
+BACKLOG = 2048  # connections that wait to be taken
 HEAD = 64 * 2**10  # bytes of a request's head
 
 
@@ -94,6 +95,7 @@ def bound(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
         raise UsageError(

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.responses import Response
@@ -39,14 +39,16 @@ async def watching(receive: Receive, gone: Callable[[], object]) -> AsyncIterato
 
 
 class Events(Response):
-    """A stream of events; None stands for a keep-alive. An error in the middle is an event too.
+    """A stream of events, those together that came together; none of them stands for a keep-alive.
+
+    An error in the middle is an event too.
 
     `leave` is called when it ends, whether all was sent or the client went.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[Event | None], leave: Callable[[], object], request_id: str = ""):
+    def __init__(self, events: AsyncIterator[Sequence[Event]], leave: Callable[[], object], request_id: str = ""):
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self.events, self.leave, self.request_id = events, leave, request_id
@@ -64,7 +66,7 @@ class Events(Response):
     async def _texts(self) -> AsyncIterator[str]:
         try:
             async for each in self.events:
-                yield COMMENT if each is None else event(each)
+                yield "".join(map(event, each)) or COMMENT
         except Refusal as refusal:
             yield event(refusal.document(self.request_id))
         yield DONE
