@@ -25,7 +25,7 @@ FLOORS = [
     {"importers", "training"},
     {"folder"},
     {"models", "corpus", "world", "tokens", "text", "page"},
-    {"cases", "errors", "registry", "config", "files"},
+    {"cases", "errors", "registry", "config", "files", "wheels"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 STRANGERS = [
@@ -37,7 +37,7 @@ SINGLE = {"probes", "mends", "tasks"}  # a file of these rooms knows none of its
 NOT_A_THING = {"__init__", "base", "apply"}  # what is no probe or mend in those rooms
 
 TORCHLESS = {"errors", "registry", "cases", "files", "config", "text", "world", "tokens", "page"}
-OPTIONAL = {"transformers", "huggingface_hub", "h5py", "duckdb", "resiliparse", "fastwarc", "pypdf", "docx"}
+OPTIONAL = {"transformers", "huggingface_hub", "h5py", "duckdb", "resiliparse", "fastwarc", "pypdf", "docx", "ray"}
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 400, 50, 6
 RUNS_CODE = {"pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle"}
 

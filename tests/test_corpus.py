@@ -217,14 +217,14 @@ def test_the_head_of_a_packing_is_whole_documents(tokens, tmp_path):
 
 def test_a_packing_is_reused_only_if_it_is_whole_and_of_the_same_making(tokens, tmp_path, monkeypatch):
     pack(documents(20), tokens, tmp_path)
-    wrote, really = [], packing._write
-    monkeypatch.setattr(packing, "_write", lambda *a: wrote.append(a) or really(*a))
+    wrote, really = [], packing.finish
+    monkeypatch.setattr(packing, "finish", lambda *a: wrote.append(a) or really(*a))
     ids = pack(documents(20), tokens, tmp_path).ids.tolist()
     assert not wrote
     pack(documents(21), tokens, tmp_path)
     assert len(wrote) == 1
     pack(documents(20), tokens, tmp_path)
-    for name, place in (("ids.bin", 9), ("documents.npy", -3), ("manifest.json", 1)):
+    for name, place in (("ids-00000.bin", 9), ("documents-00000.npy", -3), ("manifest.json", 1)):
         content = bytearray((tmp_path / name).read_bytes())
         content[place] ^= 1
         (tmp_path / name).write_bytes(content)
@@ -235,7 +235,7 @@ def test_a_packing_is_reused_only_if_it_is_whole_and_of_the_same_making(tokens, 
 
 def test_a_damaged_packing_is_refused(tokens, tmp_path):
     pack(documents(5), tokens, tmp_path)
-    (tmp_path / "ids.bin").write_bytes((tmp_path / "ids.bin").read_bytes()[:-2])
+    (tmp_path / "ids-00000.bin").write_bytes((tmp_path / "ids-00000.bin").read_bytes()[:-2])
     with pytest.raises(InputError, match="cut short"):
         load(tmp_path)
     with pytest.raises(InputError, match="no such file"):

@@ -99,16 +99,6 @@ def test_words_are_the_same_wherever_they_stand():
     assert len(set(grams.words("ab ba a b aab aba").hashes.tolist())) == 6
 
 
-def test_a_settled_table_knows_what_it_was_told(monkeypatch):
-    monkeypatch.setattr(minhash.Seen, "RECENT", 7)
-    seen, keys = minhash.Seen(), grams.mixed(grams.np.arange(100, dtype="u8"))
-    for number, key in enumerate(keys):
-        seen.add(keys[number : number + 1], number)
-        assert int(seen.get(keys[number : number + 1])[0]) == number, key
-    assert seen.get(keys).tolist() == list(range(100))
-    assert seen.get(keys + keys.dtype.type(1)).tolist() == [-1] * 100
-
-
 def test_the_first_of_several_stays():
     one = varied(100, 1)
     near = one.replace(one.split()[50], "changed")

@@ -71,6 +71,15 @@ def hash_file(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def hash_tree(path: Path | str) -> str:
+    """A hash of a file, or of all files in a folder with their names. Raises InputError if there is neither."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError("no such file or folder", where=str(path), then="check the path")
+    inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return hash_json([[p.relative_to(path).as_posix(), hash_file(p)] for p in inside])
+
+
 def hash_json(value: Any) -> str:
     """A short content hash (128 bits, hex) of anything JSON can say, keys sorted."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)

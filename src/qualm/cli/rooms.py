@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from qualm.cli import _launch as launch
     from qualm.cli import _spelling as spelling
     from qualm.cli import bars, tables
-    from qualm.corpus import account, collecting, documents, pipeline
+    from qualm.corpus import account, building, collecting, documents, pipeline
     from qualm.lm import endpoint, export, load, local
     from qualm.mends import apply
     from qualm.models import _adapter_files as adapter_files
@@ -35,6 +35,7 @@ WHERE: Mapping[str, str] = {
     "adapter_files": "qualm.models._adapter_files",
     "apply": "qualm.mends.apply",
     "bars": "qualm.cli.bars",
+    "building": "qualm.corpus.building",
     "collecting": "qualm.corpus.collecting",
     "documents": "qualm.corpus.documents",
     "endpoint": "qualm.lm.endpoint",
@@ -69,6 +70,7 @@ __all__ = [
     "advice",
     "apply",
     "bars",
+    "building",
     "collecting",
     "documents",
     "endpoint",

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qualm.corpus.building import build
     from qualm.corpus.cleaning import clean
     from qualm.corpus.collecting import collect
     from qualm.corpus.deduping import dedup
@@ -12,13 +13,37 @@ if TYPE_CHECKING:
     from qualm.corpus.packing import Packed, load, pack
     from qualm.corpus.pipeline import Pipeline
     from qualm.corpus.scrubbing import scrub
-    from qualm.corpus.settings import Cleaning, Collecting, Deduping, Filtering, Keeping, Scrubbing
+    from qualm.corpus.settings import (
+        Cleaning,
+        Collecting,
+        Deduping,
+        Filtering,
+        Keeping,
+        Packing,
+        Running,
+        Scrubbing,
+        Splitting,
+    )
 
 _PUBLIC = {
     **dict.fromkeys(("Document", "read", "split"), "documents"),
     **dict.fromkeys(("Packed", "load", "pack"), "packing"),
-    **dict.fromkeys(("Cleaning", "Collecting", "Deduping", "Filtering", "Keeping", "Scrubbing"), "settings"),
+    **dict.fromkeys(
+        (
+            "Cleaning",
+            "Collecting",
+            "Deduping",
+            "Filtering",
+            "Keeping",
+            "Packing",
+            "Running",
+            "Scrubbing",
+            "Splitting",
+        ),
+        "settings",
+    ),
     **{
+        "build": "building",
         "clean": "cleaning",
         "collect": "collecting",
         "dedup": "deduping",
@@ -36,8 +61,12 @@ __all__ = [
     "Filtering",
     "Keeping",
     "Packed",
+    "Packing",
     "Pipeline",
+    "Running",
     "Scrubbing",
+    "Splitting",
+    "build",
     "clean",
     "collect",
     "dedup",

@@ -1,25 +1,26 @@
 """Dedup: documents that stood before, exactly or nearly, are dropped; so is what lies in another split or a test set.
 
-Lee et al. 2022 (arXiv 2107.06499) for why; Brown et al. 2020 (arXiv 2005.14165, appendix C) for 13-grams. The first of
-several stays. Only hashes and names are held: 168 bytes a document for the bands and 224 for checking them.
+Lee et al. 2022 (arXiv 2107.06499) for why. The first of several stays. What is looked for in test sets is held; all
+else lies on disk (see `qualm.corpus.marking`).
 """
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
 
+from qualm.corpus import chunks
 from qualm.corpus.documents import Document, read
+from qualm.corpus.leaks import tests_of
+from qualm.corpus.marking import Marks, copies, mark
 from qualm.corpus.notes import Tell, changed, dropped, is_blank, rewritten, silent, whole
-from qualm.corpus.records import KINDS, read_records
 from qualm.corpus.settings import Deduping
-from qualm.text import minhash
-from qualm.text.grams import grams, words
+from qualm.corpus.stages import Passes, Work, load, save, through, together
+from qualm.files import read_json, write_json
 
-SHORTEST = 8  # words of a text that can be looked for
 _PARTS = {"paragraphs": re.compile(r"(\n[ \t]*\n)"), "lines": re.compile(r"(\n)")}
 
 
@@ -28,146 +29,123 @@ def dedup(documents: Iterable[Document], settings: Deduping = Deduping(), tell: 
 
     Raises InputError if a file of `held_out` or `evaluation` cannot be read.
     """
-    known, tests, parts = Known(settings.near), Tests.of(settings), minhash.Seen()
-    for path in settings.held_out:
-        for document in read(path):
-            if not known.find(document):
-                known.add(document, f"{path.name}: {document.id}")
+    return through(stage, documents, settings, tell)
+
+
+def stage(work: Work, sources: list[Path], settings: Deduping) -> Passes:
+    """Test sets first, then copies of whole documents, then of their parts."""
+    passes: Passes = []
+    if settings.evaluation:
+        passes.append(work.change("untested", _untested, [(source,) for source in sources], settings))
+        sources = passes[-1]
+    near, held = settings.near > 0, list[tuple[Path, bool, str]]()
+    for number, path in enumerate(settings.held_out):
+        kept = chunks.write_all(work.folder, read(path), f"held{number}")
+        held += [(chunk, near, f"{path.name}: ") for chunk in kept]
+    marks = work.each("marks", mark, [*held, *((source, near, "") for source in sources)])
+    work.once("judged", _judge, work.folder, marks, len(held), settings.near)
+    judged = [(source, _verdict(work.folder, number)) for number, source in enumerate(sources)]
+    passes.append(work.change("new", _new, judged))
+    for part, pattern in _PARTS.items():
+        if least := int(getattr(settings, part)):
+            passes.append(_new_parts(work, passes[-1], part, (pattern, least)))
+    return passes
+
+
+def _untested(documents: Iterable[Document], tell: Tell, settings: Deduping) -> Iterator[Document]:
+    tests = tests_of(settings)
     for document in documents:
-        hit = tests.find(whole(document))
-        if hit:
+        if hit := tests.find(whole(document)):
             tell(dropped("dedup", document, "in a test set", hit))
-            continue
-        if found := known.find(document):
-            tell(dropped("dedup", document, *found))
-            continue
-        known.add(document, document.id)
-        made, cut = _new_parts(document, settings, parts)
+        else:
+            yield document
+
+
+def _judge(target: Path, folder: Path, files: Sequence[Path], held: int, near: float) -> None:
+    """A file for each chunk that is not held out: the places in it of copies, each with reason and detail."""
+    marks = Marks(files)
+    verdicts, chunk = dict[int, tuple[str, str]](), held
+    for row, of, alike in chain(copies(marks.equal(Work(folder)), marks, near), [(len(marks), 0, None)]):
+        while chunk < len(files) and row >= marks.starts[chunk + 1]:
+            write_json(_verdict(folder, chunk - held), verdicts)
+            verdicts, chunk = {}, chunk + 1
+        if chunk < len(files) and row >= marks.starts[chunk]:
+            same = ("exact duplicate", marks.name(of))
+            verdicts[row - int(marks.starts[chunk])] = (
+                same if alike is None else ("near duplicate", f"{marks.name(of)} ({alike:.2f})")
+            )
+    write_json(target, {"documents": len(marks)})
+
+
+def _verdict(folder: Path, chunk: int) -> Path:
+    return folder / f"verdict-{chunk:05d}"
+
+
+def _new(documents: Iterable[Document], tell: Tell, verdict: Path) -> Iterator[Document]:
+    verdicts = read_json(verdict)
+    for place, document in enumerate(documents):
+        if why := verdicts.get(str(place)):
+            tell(dropped("dedup", document, *why))
+        else:
+            yield document
+
+
+def _new_parts(work: Work, sources: list[Path], part: str, how: tuple[re.Pattern, int]) -> list[Path]:
+    """The chunks without parts that stood before."""
+    tables = work.each(f"{part}-keys", _part_keys, [(source,) for source in sources], how)
+    starts = np.cumsum([0, *(len(load(table)) for table in tables)]).tolist()
+    again = [work.once(f"{part}-again", _again, together(work, f"{part}-equal", tables))]
+    items = list(zip(sources, pairwise(starts), strict=True))
+    return work.change(part, _without_parts, items, part, how, again[0])
+
+
+def _part_keys(target: Path, source: Path, how: tuple[re.Pattern, int]) -> None:
+    found = (key for d in chunks.read_chunk(source) for text in d.contents for _, key in _pieces(text, *how) if key)
+    save(target, np.fromiter(found, np.uint64))
+
+
+def _again(target: Path, equal: Sequence[Path]) -> None:
+    """Which parts, by their number, stood before."""
+    repeats = [np.zeros(0, np.uint32)]
+    for file in equal:  # rows of one group are together and in order
+        table = load(file)
+        repeats.append(table["row"][1:][table["group"][1:] == table["group"][:-1]])
+    save(target, np.sort(np.concatenate(repeats)))
+
+
+def _without_parts(
+    documents: Iterable[Document], tell: Tell, span: tuple[int, int], part: str, how: tuple, again: Path
+) -> Iterator[Document]:
+    repeats = load(again)
+    own = set(repeats[slice(*np.searchsorted(repeats, span))].tolist())
+    number = span[0]
+
+    def change(text: str) -> str:
+        nonlocal number
+        kept = list[str]()
+        pieces = _pieces(text, *how)
+        for piece, key in pieces:
+            if not (key and number in own):
+                kept.append(piece)
+            number += key > 0
+        return text if len(kept) == len(pieces) else "".join(kept).rstrip()
+
+    for document in documents:
+        before = number
+        made = rewritten(document, change)
         if is_blank(made):
             tell(dropped("dedup", document, "every part stood before"))
             continue
-        if cut:
-            tell(changed("dedup", document, cut))
+        if cut := len(own.intersection(range(before, number))):
+            tell(changed("dedup", document, {part: cut}))
         yield made
 
 
-@dataclass
-class Known:
-    """What was kept: a hash of each document, the keys of its bands, and 16 bits of each of its 112 hashes."""
-
-    near: float
-    names: list[str] = field(default_factory=list)
-    _exact: minhash.Seen = field(default_factory=minhash.Seen)
-    _bands: minhash.Seen = field(default_factory=minhash.Seen)
-    _signatures: np.ndarray = field(default_factory=lambda: np.zeros((1024, minhash.HASHES), np.uint16))
-    _last: tuple[Document, np.ndarray | None] | None = None
-
-    def find(self, document: Document) -> tuple[str, str] | None:
-        """(reason, which) of the first that is the same or nearly."""
-        same = int(self._exact.get(_hash(document.key))[0])
-        if same >= 0:
-            return "exact duplicate", self.names[same]
-        made = minhash.signature(whole(document)) if self.near else None
-        self._last = document, made
-        if made is None:
-            return None
-        candidates = np.unique(self._bands.get(minhash.bands(made)))
-        for number in candidates[candidates >= 0].tolist():
-            alike = minhash.similarity(self._signatures[number], made.astype(np.uint16))
-            if alike >= self.near:
-                return "near duplicate", f"{self.names[number]} ({alike:.2f})"
-        return None
-
-    def add(self, document: Document, name: str) -> None:
-        """A document that `find` did not find just now."""
-        number = len(self.names)
-        self.names.append(name)
-        self._exact.add(_hash(document.key), number)
-        made = self._last[1] if self._last and self._last[0] is document else None
-        if made is None:
-            return
-        if number >= len(self._signatures):
-            more = np.zeros((max(2 * number, 1024) - len(self._signatures), minhash.HASHES), np.uint16)
-            self._signatures = np.concatenate((self._signatures, more))
-        self._signatures[number] = made.astype(np.uint16)
-        self._bands.add(minhash.bands(made), number)
-
-
-@dataclass
-class Tests:
-    """The n-grams of test sets, by their length: the whole of texts shorter than `ngram`."""
-
-    ngram: int
-    names: list[str] = field(default_factory=list)
-    _seen: dict[int, minhash.Seen] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, settings: Deduping) -> "Tests":
-        made = cls(settings.ngram)
-        for path in settings.evaluation:
-            for name, text in _test_texts(path):
-                made.add(name, text)
-        return made
-
-    def add(self, name: str, text: str) -> None:
-        hashes = words(text).hashes
-        if len(hashes) >= SHORTEST:
-            n = min(self.ngram, len(hashes))
-            self._seen.setdefault(n, minhash.Seen()).add(grams(hashes, n), len(self.names))
-            self.names.append(name)
-
-    def find(self, text: str) -> str:
-        """The first n-gram of a text that stands in a test set, and where; "" for none."""
-        if not self.names:
-            return ""
-        found = words(text)
-        for n, seen in self._seen.items():
-            if len(found) >= n:
-                numbers = seen.get(grams(found.hashes, n))
-                if len(at := np.flatnonzero(numbers >= 0)):
-                    first = int(at[0])
-                    shown = text[found.starts[first] : found.ends[first + n - 1]]
-                    return f"{self.names[int(numbers[first])]}: {' '.join(shown.split())!r} ({len(at)} of {n} words)"
-        return ""
-
-
-def _test_texts(path: Path) -> Iterator[tuple[str, str]]:
-    """(name:place, text) of each text in a test set: every field of a record, every document of a folder."""
-    if path.suffix in KINDS:
-        for record in read_records(path)[0]:
-            for name, value in record.items():
-                if isinstance(value, str):
-                    yield f"{Path(record.where).name} {name}", value
-    else:
-        for document in read(path):
-            yield f"{path.name} {document.id}", whole(document)
-
-
-def _new_parts(document: Document, settings: Deduping, seen: minhash.Seen) -> tuple[Document, dict[str, int]]:
-    """The document without paragraphs and lines that stood before, and how many were cut."""
-    cut: dict[str, int] = {}
-    for number, (name, pattern) in enumerate(_PARTS.items()):
-        least = int(getattr(settings, name))
-        if not least:
-            continue
-
-        def change(
-            text: str, name: str = name, pattern: re.Pattern = pattern, least: int = least, number: int = number
-        ) -> str:
-            pieces, kept = pattern.split(text), list[str]()
-            for i in range(0, len(pieces), 2):
-                plain = " ".join(pieces[i].split())
-                key = _hash(f"{number}{plain}")
-                if len(plain) >= least and int(seen.get(key)[0]) >= 0:
-                    cut[name] = cut.get(name, 0) + 1
-                    continue
-                seen.add(key, 0)
-                kept += pieces[i : i + 2]
-            return text if len(kept) == len(pieces) else "".join(kept).rstrip()
-
-        document = rewritten(document, change)
-    return document, cut
-
-
-def _hash(text: str) -> np.ndarray:
-    return np.frombuffer(hashlib.blake2b(text.encode(), digest_size=8).digest(), "<u8")
+def _pieces(text: str, pattern: re.Pattern, least: int) -> list[tuple[str, int]]:
+    """The parts of a text, each with what divides it from the next, and its key: 0 for one that is too short."""
+    found, made = pattern.split(text), list[tuple[str, int]]()
+    for i in range(0, len(found), 2):
+        plain = " ".join(found[i].split())
+        key = int.from_bytes(hashlib.blake2b(plain.encode(), digest_size=8).digest(), "little") or 1
+        made.append(("".join(found[i : i + 2]), key if len(plain) >= least else 0))
+    return made

@@ -1,36 +1,41 @@
-"""Documents as one long array of token ids on disk, cut into rows of a fixed length when it is read.
+"""Documents as token ids in shards on disk, cut into rows of a fixed length when they are read.
 
-A packed folder holds `ids.bin` (the ids end to end, little-endian uint16 or uint32: an end token, then each
-document followed by one), `documents.npy` (per document: where it ends in ids.bin, and its UTF-8 bytes) and
-`manifest.json` (counts and SHA-256 hashes, written last). Because an end token stands first, every token of
-every document is predicted once, and bits per byte = nats / ln 2 / bytes holds exactly.
+A packed folder holds shards, `ids-00000.bin` and on (ids end to end, little-endian uint16 or uint32), beside each a
+`documents-00000.npy` (per document: where it ends in its shard, and its UTF-8 bytes), and `manifest.json` (counts and
+SHA-256 hashes, written last). Shards are mapped, not read, and stand for one long array: an end token, then each
+document followed by one. Because an end token stands first, every token of every document is predicted once, and bits
+per byte = nats / ln 2 / bytes holds exactly. Any number of processes may read one folder.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qualm.corpus.documents import Document
+from qualm.corpus.shards import Shards
 from qualm.errors import InputError
 from qualm.files import hash_file, read_json, write_json, writing
+from qualm.tokens.fast import encoder
 from qualm.tokens.tokenizer import Tokens
 
-FORMAT, VERSION = "qualm.packed", 1
+FORMAT, VERSION = "qualm.packed", 2
+SHARD = 64 * 2**20  # bytes of text in a shard
 GROUP = 256  # documents tokenised at once
 
 
 @dataclass(frozen=True)
 class Packed:
-    """`ids` (N,) memory-mapped; `ends` (documents,) where each document ends; `sizes` (documents,) their bytes.
+    """`ids` (N,) mapped; `ends` (documents,) where each document ends; `sizes` (documents,) their bytes.
 
     `identity` names what it was made from: the hash of the documents in order, and of the tokenizer.
     """
 
-    ids: np.ndarray
+    ids: np.ndarray | Shards
     ends: np.ndarray
     sizes: np.ndarray
     identity: Mapping[str, str]
@@ -64,13 +69,62 @@ def pack(documents: Iterable[Document], tokens: Tokens, folder: Path | str) -> P
     folder, kept = Path(folder), list(documents)
     if not kept:
         raise InputError("no documents to pack", where=str(folder), then="add text")
-    identity = {"documents": documents_hash(kept), "tokenizer": tokens.hash, "template": tokens.template_hash}
-    if tokens.eos_id is None:
-        raise InputError("the tokenizer has no end token", where=tokens.where, then="name one as eos_token")
+    identity = identity_of(documents_hash(kept), tokens)
     if _reusable(folder, identity):
         return load(folder)
     (folder / "manifest.json").unlink(missing_ok=True)
-    return _write(kept, tokens, folder, identity)
+    shards = [
+        write_shard(folder, number, kept[start:end], tokens)
+        for number, (start, end) in enumerate(stretches([document.bytes for document in kept]))
+    ]
+    return finish(folder, shards, identity, tokens)
+
+
+def identity_of(documents: str, tokens: Tokens) -> dict[str, str]:
+    return {"documents": documents, "tokenizer": tokens.hash, "template": tokens.template_hash}
+
+
+def stretches(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(first, one after the last) of stretches of about SHARD bytes."""
+    start = total = 0
+    for number, size in enumerate(sizes):
+        total += size
+        if total >= SHARD:
+            yield start, number + 1
+            start, total = number + 1, 0
+    if start < len(sizes):
+        yield start, len(sizes)
+
+
+def write_shard(folder: Path, number: int, documents: Iterable[Document], tokens: Tokens) -> dict[str, Any]:
+    """Write one shard; returns what the manifest says of it. The first one begins with an end token."""
+    if tokens.eos_id is None:
+        raise InputError("the tokenizer has no end token", where=tokens.where, then="name one as eos_token")
+    dtype, end = dtype_of(tokens), tokens.eos_id
+    ids_file, documents_file = folder / f"ids-{number:05d}.bin", folder / f"documents-{number:05d}.npy"
+    ends, sizes, position = list[int](), list[int](), 0
+    with writing(ids_file, "wb") as file:
+        if number == 0:
+            position = file.write(np.array([end], dtype).tobytes()) // dtype.itemsize
+        for document, ids in _encode(documents, tokens):
+            ids = ids[1:] if len(ids) and ids[0] == end else ids  # the document before has ended
+            ended = ids if len(ids) and ids[-1] == end else np.append(ids, end)
+            position += file.write(ended.astype(dtype).tobytes()) // dtype.itemsize
+            ends.append(position)
+            sizes.append(document.bytes)
+    with writing(documents_file, "wb") as file:
+        np.save(file, np.array([ends, sizes], np.int64).T, allow_pickle=False)
+    names = (ids_file, documents_file)
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": hash_file(path)} for path in names}
+    return {"tokens": position, "documents": len(ends), "bytes": sum(sizes), "files": files}
+
+
+def finish(folder: Path, shards: Sequence[Mapping[str, Any]], identity: Mapping[str, str], tokens: Tokens) -> Packed:
+    """Write the manifest of a folder whose shards are there, and open it."""
+    manifest: dict[str, Any] = {"format": FORMAT, "version": VERSION, "dtype": dtype_of(tokens).str}
+    manifest |= {"identity": identity, **{n: sum(s[n] for s in shards) for n in ("tokens", "documents", "bytes")}}
+    write_json(folder / "manifest.json", {**manifest, "shards": list(shards)})
+    return load(folder)
 
 
 def load(folder: Path | str) -> Packed:
@@ -79,46 +133,48 @@ def load(folder: Path | str) -> Packed:
     manifest = _manifest(folder)
     if not _whole(folder, manifest, hashes=False):
         raise InputError("packed files are missing or cut short", where=str(folder), then="pack the corpus again")
-    ids = np.memmap(folder / "ids.bin", dtype=np.dtype(manifest["dtype"]), mode="r")
-    documents = np.load(folder / "documents.npy", allow_pickle=False)
-    return Packed(ids, documents[:, 0], documents[:, 1], manifest["identity"])
+    ids, ends, sizes, before = list[np.ndarray](), list[np.ndarray](), list[np.ndarray](), 0
+    for shard in manifest["shards"]:
+        ids_file, documents_file = (folder / name for name in shard["files"])
+        ids.append(np.memmap(ids_file, dtype=np.dtype(manifest["dtype"]), mode="r"))
+        documents = np.load(documents_file, allow_pickle=False)
+        ends.append(documents[:, 0] + before)
+        sizes.append(documents[:, 1])
+        before += len(ids[-1])
+    together = ids[0] if len(ids) == 1 else Shards(ids)
+    return Packed(together, np.concatenate(ends), np.concatenate(sizes), manifest["identity"])
+
+
+def check(folder: Path | str) -> None:
+    """Raises InputError if a file of a packed folder is not what its manifest says."""
+    folder = Path(folder)
+    if not _whole(folder, _manifest(folder)):
+        raise InputError("packed files are damaged", where=str(folder), then="pack the corpus again")
 
 
 def documents_hash(documents: Iterable[Document]) -> str:
     """One hash of the contents in order."""
+    return hash_keys(document.key for document in documents)
+
+
+def hash_keys(keys: Iterable[str]) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for document in documents:
-        digest.update(document.key.encode())
+    for key in keys:
+        digest.update(key.encode())
     return digest.hexdigest()
 
 
-def _write(documents: list[Document], tokens: Tokens, folder: Path, identity: Mapping[str, str]) -> Packed:
-    dtype = np.dtype("<u2" if tokens.vocab_size <= 2**16 else "<u4")
-    end, index, position = tokens.eos_id, np.zeros((len(documents), 2), dtype=np.int64), 1
-    with writing(folder / "ids.bin", "wb") as file:
-        file.write(np.array([end], dtype).tobytes())
-        for row, (document, ids) in enumerate(zip(documents, _encode(documents, tokens), strict=True)):
-            ids = ids[1:] if ids[:1] == [end] else ids  # the document before has ended
-            ended = ids if ids[-1:] == [end] else [*ids, end]
-            file.write(np.array(ended, dtype).tobytes())
-            position += len(ended)
-            index[row] = position, document.bytes
-    with writing(folder / "documents.npy", "wb") as file:
-        np.save(file, index, allow_pickle=False)
-    manifest: dict[str, Any] = {"format": FORMAT, "version": VERSION, "dtype": dtype.str, "identity": identity}
-    manifest |= {"tokens": position, "documents": len(documents), "bytes": int(index[:, 1].sum())}
-    names = ("ids.bin", "documents.npy")
-    manifest["files"] = {n: {"bytes": (folder / n).stat().st_size, "sha256": hash_file(folder / n)} for n in names}
-    write_json(folder / "manifest.json", manifest)
-    return load(folder)
+def dtype_of(tokens: Tokens) -> np.dtype:
+    return np.dtype("<u2" if tokens.vocab_size <= 2**16 else "<u4")
 
 
-def _encode(documents: list[Document], tokens: Tokens) -> Iterator[list[int]]:
-    """The ids of each document, texts in groups by the tokenizer's threads."""
-    for start in range(0, len(documents), GROUP):
-        group = documents[start : start + GROUP]
-        texts = iter(tokens.encode_many([d.text for d in group if not d.messages]))
-        yield from (tokens.encode_prompt(d.messages, generation=False) if d.messages else next(texts) for d in group)
+def _encode(documents: Iterable[Document], tokens: Tokens) -> Iterator[tuple[Document, np.ndarray]]:
+    """Each document with its ids, texts in groups by the tokenizer's threads."""
+    encode, rest = encoder(tokens), iter(documents)
+    while group := list(islice(rest, GROUP)):
+        texts = iter(encode([d.text for d in group if not d.messages]))
+        for d in group:
+            yield d, np.array(tokens.encode_prompt(d.messages, generation=False)) if d.messages else next(texts)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -137,10 +193,11 @@ def _reusable(folder: Path, identity: Mapping[str, str]) -> bool:
 
 
 def _whole(folder: Path, manifest: Mapping[str, Any], hashes: bool = True) -> bool:
-    for name, file in manifest["files"].items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != file["bytes"]:
-            return False
-        if hashes and hash_file(path) != file["sha256"]:
-            return False
+    for shard in manifest["shards"]:
+        for name, file in shard["files"].items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != file["bytes"]:
+                return False
+            if hashes and hash_file(path) != file["sha256"]:
+                return False
     return True

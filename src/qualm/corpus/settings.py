@@ -139,4 +139,55 @@ class Scrubbing:
     kinds: tuple[Kind, ...] = EVERY_KIND
 
 
-Settings = Cleaning | Deduping | Filtering | Keeping | Scrubbing
+@dataclass(frozen=True)
+class Splitting:
+    """What is set aside to be measured on.
+
+    Attributes:
+        aside: The share of distinct documents that is set aside, by the hash of what they say.
+        alike: Documents as similar as this (Jaccard, of 5-grams) fall on one side; 0 for equal ones only.
+    """
+
+    aside: float = 0.05
+    alike: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not 0 < self.aside < 1:
+            raise UsageError(f"must be above 0 and below 1, not {self.aside}", where="aside")
+        if not 0 <= self.alike <= 1:
+            raise UsageError(f"must be from 0 to 1, not {self.alike}", where="alike")
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How documents become token ids.
+
+    Attributes:
+        tokenizer: A folder with a tokenizer; none to learn one from the documents.
+        vocab: Tokens of the one that is learnt.
+        sample: Bytes of text that it is learnt from, the first ones.
+    """
+
+    tokenizer: Path | None = None
+    vocab: int = 8192
+    sample: int = 200_000_000
+
+    def __post_init__(self) -> None:
+        if self.vocab < 300:
+            raise UsageError(f"must be at least 300, not {self.vocab}", where="vocab", then="256 bytes come first")
+
+
+Settings = Cleaning | Deduping | Filtering | Keeping | Scrubbing | Splitting | Packing
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where a corpus is made; the outcome does not hang on it.
+
+    Attributes:
+        workers: How many processes work on it; 0 for one a core.
+        on: Work on Ray: ray for a cluster on this machine alone, ray://HOST:PORT for another.
+    """
+
+    workers: int = 1
+    on: str = ""

