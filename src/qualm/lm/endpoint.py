@@ -2,6 +2,9 @@
 
 Text is continued by /completions, messages are answered by /chat/completions. Texts are scored by /completions
 with `echo`, if checks show that the server really returns their log-probabilities.
+
+A server of ours (`qualm serve`) says in its /models entry what its model can do, under "qualm", and is asked for it
+directly: /score takes the very pairs that `score` does, so that an audit through it reads what one beside it would.
 """
 
 import math
@@ -12,18 +15,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
+import numpy as np
+
 from qualm.errors import QualmError, TooLong, Unsupported, UsageError
 from qualm.files import hash_json
 from qualm.lm import echo
 from qualm.lm.base import LM, Card, Completion, Prompt, Sampling, Scored
+from qualm.lm.requests import fields, plain
 from qualm.lm.wire import Json, Lost, Refused, Wire
 from qualm.tokens.template import Template
 
 NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")  # a /models entry may say them, for its template
-MOST_STOPS = 4  # stop strings a request may hold; further ones are applied to what comes back
 TOP = 5  # likeliest tokens asked for in the checks
 TOO_LONG = re.compile(r"context[ _]?(length|size|window)|`inputs` tokens|(prompt|input) is too long", re.I)
-IDENTITY = ("id", "root", "owned_by", "max_model_len", "fingerprint", "meta", "chat_template")  # of a /models entry
+IDENTITY = ("id", "root", "owned_by", "max_model_len", "fingerprint", "meta", "chat_template", "qualm")  # of an entry
+OURS = frozenset({"generate", "score", "embed"})  # what a server of ours is asked for directly
+AT_ONCE = 32  # pairs or texts in one such request
 
 T = TypeVar("T")
 Answer = TypeVar("Answer")
@@ -94,10 +101,20 @@ class Endpoint(LM):
             bytes=int(meta.get("size") or 0),
             weights=hash_json([self.url, self.name, said]),
             world=world if isinstance(world, Mapping) else None,
+            mends=tuple(map(str, self._ours.get("mends") or ())),
+            scoring=str(self._ours.get("scoring") or ""),
         )
+
+    @property
+    def _ours(self) -> Json:
+        """What a server of ours says of its model; {} for any other."""
+        said = self._entry.get("qualm")
+        return said if isinstance(said, Mapping) and isinstance(said.get("can"), list) else {}
 
     @cached_property
     def _lack(self) -> str:
+        if self._ours:
+            return "" if "score" in self._ours["can"] else "serves a model that scores no texts"
         return echo.missing(self._choices)
 
     def check(self) -> str:
@@ -106,6 +123,8 @@ class Endpoint(LM):
 
     @property
     def can(self) -> frozenset[str]:  # pyrefly: ignore[bad-override]
+        if self._ours:
+            return OURS & frozenset(map(str, self._ours["can"]))
         return frozenset({"generate"} if self._lack else {"generate", "score"})
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
@@ -119,7 +138,17 @@ class Endpoint(LM):
         """
         if self._lack:
             raise Unsupported(f"{self._lack}; its scores would mean nothing", where=f"{self.url}#{self.name}")
+        if self._ours:
+            portions = [pairs[at : at + AT_ONCE] for at in range(0, len(pairs), AT_ONCE)]
+            return [scored for some in self._each(self._score_ours, portions) for scored in some]
         return self._each(self._score, [self._text(context, continuation) for context, continuation in pairs])
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        if "embed" not in self.can:
+            raise self.cannot("embed texts")
+        portions = [list(texts[at : at + AT_ONCE]) for at in range(0, len(texts), AT_ONCE)]
+        rows = [row for some in self._each(self._embedded, portions) for row in some]
+        return np.array(rows, dtype=np.float32).reshape(len(texts), -1)
 
     def stream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Iterator[str]:
         body = {**self._body(prompt, sampling), "stream": True}
@@ -151,30 +180,22 @@ class Endpoint(LM):
             logprobs = _kept(tokens, logprobs, len(text)) if "".join(tokens) == raw else ()
         said = choice.get("finish_reason")
         finish = "length" if said == "length" and len(text) == len(raw) else "stop"
-        notes = {} if said in ("stop", "length") else {"finish_reason": said}
+        ours = choice.get("qualm")
+        notes = dict(ours) if isinstance(ours, Mapping) else {}
+        logprobs = tuple(map(float, notes.pop("logprobs", logprobs)))
+        notes |= {} if said in ("stop", "length") else {"finish_reason": said}
         prompt_tokens, written = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
         return Completion(text, prompt_tokens, written, finish, logprobs, notes)
 
     def _body(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
-        if sampling.beams > 1:
+        if sampling.beams > 1 and not self._ours:
             raise self.cannot("search with beams")
-        body: dict[str, Any] = {
-            "model": self.name,
-            "max_tokens": sampling.max_tokens,
-            "temperature": sampling.temperature,
-        }
-        if isinstance(prompt, str):
-            body |= {"prompt": prompt, "logprobs": 1}
-        else:
-            body |= {"messages": [dict(message) for message in prompt], "logprobs": True}
-        if sampling.temperature > 0:
-            body["seed"] = sampling.seed
-            body |= {"top_p": sampling.top_p} if sampling.top_p < 1 else {}
-            body |= {"top_k": sampling.top_k} if sampling.top_k > 0 else {}
-            body |= {"min_p": sampling.min_p} if sampling.min_p > 0 else {}
-        if sampling.stop:
-            body["stop"] = list(sampling.stop[:MOST_STOPS])
-        return body
+        asked = (
+            {"prompt": prompt, "logprobs": 1}
+            if isinstance(prompt, str)
+            else {"messages": plain(prompt), "logprobs": True}
+        )
+        return {"model": self.name, **asked, **fields(sampling)}
 
     def _asking(self, ask: Callable[[Json], Answer], body: Json) -> Answer:
         """Ask; without log-probabilities or with the newer name of `max_tokens` if the server insists.
@@ -228,6 +249,19 @@ class Endpoint(LM):
             return Scored.lost(str(error))
         return Scored(scored.after(border) or (math.nan,))
 
+    def _score_ours(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Scored]:
+        sent = [{"context": plain(context), "continuation": continuation} for context, continuation in pairs]
+        try:
+            answer = self._wire.post("/score", {"model": self.name, "pairs": sent})
+        except Lost as error:
+            return [Scored.lost(str(error))] * len(pairs)
+        found = [(each.get("logprobs"), str(each.get("why") or "")) for each in _listed(answer, len(pairs))]
+        return [Scored.lost(why) if numbers is None else Scored(tuple(numbers), why) for numbers, why in found]
+
+    def _embedded(self, texts: list[str]) -> list[list[float]]:
+        answer = self._wire.post("/embeddings", {"model": self.name, "input": texts})
+        return [list(each["embedding"]) for each in _listed(answer, len(texts))]
+
     def _echo(self, text: str, rendered: bool) -> echo.Echo:
         # The template puts the start of the document itself.
         try:
@@ -266,6 +300,14 @@ class Endpoint(LM):
 def is_too_long(refused: Refused) -> bool:
     """Whether a server says that what it was sent does not fit into its model's context, in the words in use."""
     return refused.status in (400, 413, 422) and TOO_LONG.search(refused.message) is not None
+
+
+def _listed(answer: Json, count: int) -> list[Json]:
+    """The entries of a list, in order. Raises QualmError if there are not `count`."""
+    data = answer.get("data")
+    if not isinstance(data, list) or len(data) != count or not all(isinstance(each, Mapping) for each in data):
+        raise QualmError(f"the server did not answer {count} entries: {str(answer)[:80]}")
+    return sorted(data, key=lambda each: int(each.get("index") or 0))
 
 
 def _path(prompt: Prompt) -> str:

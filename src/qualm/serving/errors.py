@@ -24,6 +24,7 @@ WORDS: Mapping[int, tuple[str, str]] = {
     405: ("this address does not take that method", "method_not_allowed"),
     413: ("the body is larger than this server takes", "body_too_large"),
 }
+TOO_LONG = "context length exceeded"  # words that clients look for
 LONGEST = 2000  # characters of a message
 
 
@@ -66,7 +67,7 @@ def refusal_of(error: BaseException) -> Refusal:
     if isinstance(error, Refusal):
         return error
     if isinstance(error, TooLong):
-        return Refusal(400, str(error), param="prompt", code="context_length_exceeded")
+        return Refusal(400, f"{error.what}: {TOO_LONG}", param="prompt", code=TOO_LONG.replace(" ", "_"))
     if isinstance(error, MissingExtra):
         return Refusal(503, "the engine behind this server does not answer", code="engine_unreachable", retry_after=5)
     if isinstance(error, QualmError):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from qualm.cases import Prompt
+from qualm.errors import TooLong
 from qualm.lm.base import Completion, Sampling
 from qualm.lm.batch import Delta
 from qualm.serving.errors import Refusal, refusal_of
@@ -45,10 +46,14 @@ class Flight:
             raise refusal_of(self.error) from self.error
         found, self.deltas = self.deltas, []
         if found and found[-1].completion is not None and found[-1].completion.unread:
-            why = found[-1].completion.why
-            code = "context_length_exceeded" if "token" in why else "unread"
-            raise Refusal(400, why or "the model gave no answer", code=code)
+            raise unread(found[-1].completion)
         return found
+
+
+def unread(completion: Completion) -> Refusal:
+    """Why an answer could not be had: the prompt is too long, or an engine behind the model gave none."""
+    why = completion.why or "the model gave no answer"
+    return refusal_of(TooLong(why)) if "token" in why else Refusal(400, why, code="unread")
 
 
 @dataclass(eq=False)
