@@ -8,7 +8,11 @@ import json
 import re
 from itertools import islice
 
-__all__ = ["json_in", "markdown", "whole_sentences"]
+from qualm.errors import UsageError
+
+__all__ = ["FORMS", "json_in", "markdown", "tidied", "whole_sentences"]
+
+FORMS = ("markdown", "json", "sentences")
 
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 HEADING = re.compile(r"^( {0,3}#{1,6})(?=[^\s#])")
@@ -31,6 +35,18 @@ TOKEN = re.compile(
 )
 KEY = re.compile(r"\s*:")
 WORDS = {"true": "true", "false": "false", "null": "null", "True": "true", "False": "false", "None": "null"}
+
+
+def tidied(text: str, form: str) -> str:
+    """A text in one of FORMS; "" where there is no JSON in it.
+
+    Raises UsageError for another form.
+    """
+    if form not in FORMS:
+        raise UsageError(f"no form is named {form!r}", then=f"say one of {', '.join(FORMS)}")
+    if form == "json":
+        return json_in(text) or ""
+    return markdown(text) if form == "markdown" else whole_sentences(text)
 
 
 def markdown(text: str) -> str:
