@@ -280,6 +280,20 @@ def classified(phrases: str, name: str, documents: list[Document], rng: random.R
     )
 
 
+def toxicity(documents: list[Document], rng: random.Random) -> Score:
+    """A line is put into every second document: an insult, or what only looks like one."""
+    planted, given = set(), []
+    for i, document in enumerate(documents):
+        lines = document.text.split("\n")
+        if i % 2:
+            pool = f"{text.TOXIC}|{text.RUDE}" if i % 4 == 1 else text.MILD
+            lines.insert(rng.randrange(len(lines) + 1), rng.choice(pool.split("|")))
+            planted |= {document.id} if i % 4 == 1 else set()
+        given.append(Document(document.id, "\n".join(lines)))
+    notes = dropped_by(filter_, given, Filtering(shortest=1, rules=False, toxic=1))
+    return scored("filter: a toxic line", planted, set(notes))
+
+
 # --- scrub
 
 
@@ -295,7 +309,7 @@ def scrubbing(count: int, rng: random.Random) -> tuple[list[Score], list[str]]:
             at = len(made) + 1 + framed.index(shown)
             made = f"{made}\n{framed} {rng.choice(personal_text.TRAPS)(rng)}"
             spans.append((kind, at, at + len(shown), hidden))
-        hits = personal.find(made)
+        hits = personal.find(made, personal.KINDS)
         for hit in hits:
             found[hit.kind] += 1
             precise[hit.kind] += any(k == hit.kind and hit.start < b and a < hit.end for k, a, b, _ in spans)
@@ -329,7 +343,10 @@ def measured(count: int = 600, seed: int = 0) -> tuple[list[Score], list[str]]:
         scores += leaks(documents, rng, Path(folder))
         scores += languages(documents, rng)
         score, told = nonsense(documents, rng)
-        scores, lines = [*scores, score], [*lines, "", "gibberish dropped: " + "; ".join(told)]
+        scores, lines = (
+            [*scores, toxicity(documents, rng), score],
+            [*lines, "", "gibberish dropped: " + "; ".join(told)],
+        )
         scores += [
             classified(p, n, documents, rng, Path(folder)) for n, p in (("spam", text.SPAM), ("rude", text.RUDE))
         ]

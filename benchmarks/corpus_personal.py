@@ -46,6 +46,14 @@ BEFORE = {
     "IP": ["Login from {} at noon.", "server {} is down", "来自{}的访问", "host={};"],
     "PASSPORT": ["Passport number {}.", "passport: {} (valid)", "护照号码：{}，", "Reisepass Nr. {}", "护照号{}"],
     "ID": ["ID card {} was shown.", "身份证号：{}。", "身份证{}，", "id={};"],
+    "ADDRESS": ["I live at {} now.", "Send it to {}, please.", "地址：{}。", "他住在{}，请寄到那里。", "Adresse: {}"],
+    "NAME": [
+        "Yesterday {} called again.",
+        "I spoke with {} about it.",
+        "联系人：{}，今天来过。",
+        "我叫{}。",
+        "{}, our new head of sales",
+    ],
     "URL": ["Clone {} first.", "see {} for it", "地址：{} 。"],
 }
 SPELLED = dict(zip(string.digits, "zero one two three four five six seven eight nine".split(), strict=True))
@@ -126,23 +134,128 @@ def url(rng: Rng) -> str:
     )  # fmt: skip
 
 
+STREETS = {  # street, house, town; what is made up has the shape of its country
+    "en-US": [
+        "{h} {w} Street, {t}, OH 4{d}{d}{d}{d}",
+        "{h} N. {w} Ave Apt {d}B, {t}, TX 7{d}{d}{d}{d}-1{d}{d}{d}",
+        "{h} {w} Road",
+        "P.O. Box {h}, {t}, CA 9{d}{d}{d}{d}",
+    ],
+    "en-GB": [
+        "{h} {w} Lane, {t} LS{d} {d}QX",
+        "Flat {d}, {h} {w} Gardens, {t} SW1A {d}BB",
+        "{h} {w} Close",
+        "{h}a {w} Hill Road, {t}, M{d} {d}AE",
+    ],
+    "de-DE": [
+        "{w}straße {h}, 1{d}{d}{d}{d} {t}",
+        "{w}weg {h}a",
+        "Alte {w}gasse {h}, {d}{d}{d}{d}5 {t} am Main",
+        "{w}er Allee {h}",
+        "{w}str. {h}, 2{d}{d}{d}{d} {t}",
+    ],
+    "fr-FR": [
+        "{h}, rue de {w}, 7{d}{d}{d}{d} {t}",
+        "{h} bis avenue du {w}",
+        "{h} boulevard {w}, 3{d}{d}{d}{d} {t}",
+        "{d} impasse des {w}s, 6{d}{d}{d}{d} {t}-la-Forêt",
+    ],
+    "es-ES": [
+        "Calle de {w}, {h}, 2{d}{d}{d}{d} {t}",
+        "C/ {w} nº {h}",
+        "Avda. {w} {h}, 4º B, 0{d}{d}{d}{d} {t}",
+        "Plaza {w} {h}",
+    ],
+    "it-IT": [
+        "Via {w} {h}, 2{d}{d}{d}{d} {t}",
+        "Piazza {w}, {h}",
+        "Corso {w} {h}/A, 1{d}{d}{d}{d} {t} (TO)",
+        "Viale dei {w} {h}",
+    ],
+    "pt-BR": ["Rua {w}, {h}, {t}, 0{d}{d}{d}{d}-{d}{d}{d}", "Avenida {w}, {h} - {t}", "Travessa do {w}, nº {h}"],
+    "ru-RU": [
+        "ул. Лесная, д. {h}, кв. {d}",
+        "г. Тверь, проспект Мира, дом {h}, корп. {d}, кв. {d}{d}",
+        "пер. Садовый, {h}",
+        "улица Новая, д. {h}, 1{d}{d}{d}{d}{d}",
+    ],
+    "ja-JP": [
+        "東京都新宿区西新宿{d}丁目{d}-{d}",
+        "〒1{d}{d}-00{d}{d} 神奈川県横浜市中区本町{d}-{d}{d}",
+        "大阪府大阪市北区梅田{d}丁目{d}番{d}号",
+        "北海道札幌市中央区大通西{d}丁目{d}",
+    ],
+    "zh-CN": [
+        "北京市海淀区花园路{h}号",
+        "广东省深圳市南山区科苑南路{h}号{d}栋{d}0{d}室",
+        "上海市徐汇区梧桐街{d}{d}弄{h}号",
+        "四川省成都市武侯区桐梓林东路{h}号院{d}号楼{d}单元{d}0{d}",
+        "解放大道{h}号",
+    ],
+}
+WORDS = "Birken Linden Falken Rosen Kastell Marble Walnut Orchard Millfield Ravens Thornby Granada Corvino Montes Almeira".split()
+TOWNS = "Ashford Newbury Marlow Weston Salerna Bellano Torrente Altena Lindau Belmont Clermont Valmor Ferrol".split()
+GIVEN = {
+    "en": "Emma Oliver Charlotte James Amelia Henry Sophia Benjamin Evelyn Daniel Harper Samuel Abigail David Emily Joseph Ella Matthew Chloe Andrew".split(),
+    "de": "Lukas Hannah Jürgen Ursula Stefan Monika Wolfgang Sabine Klaus Renate Björn Heike".split(),
+    "fr": "François Amélie Jean-Pierre Céline Thierry Hélène Étienne Sylvie Benoît Mathilde".split(),
+    "es": "José María Carlos Lucía Javier Carmen Andrés Pilar Íñigo Rocío Miguel Sofía".split(),
+    "it": "Giuseppe Francesca Giovanni Chiara Matteo Giulia Lorenzo Alessia Paolo Elisabetta".split(),
+    "pt": "João Beatriz Thiago Larissa Vinícius Juliana Rafael Mariana Otávio Letícia".split(),
+    "ru": "Иван Мария Сергей Ольга Дмитрий Татьяна Алексей Наталья Николай Елена".split(),
+}
+FAMILY = {
+    "en": "Smith Patel O'Connor Whitcombe Lee Garroway Taylor-Jones Hargreave Young Ashdown Brooks Pemberley".split(),
+    "de": "Müller Weißhaupt Schneider-Lang Kohlberg Fischer Brandner Vogel Steinhoff".split(),
+    "fr": "Dubois Lemercier Moreau Rochefort Garnier Beauchamp Lefèvre".split(),
+    "es": "García López|Fernández|Ruiz Montero|Ibáñez|Sánchez de la Torre|Navas".split("|"),
+    "it": "Rossi Bellandi Esposito Ferrante De Luca|Marchetti|Conti".replace(" De", "|De")
+    .replace(" ", "|")
+    .replace("De|", "De ")
+    .split("|"),
+    "pt": "da Silva|Souza|dos Santos|Carvalho Pinto|Albuquerque|Moura".split("|"),
+    "ru": "Иванов Петрова Соколов Берёзкин Лебедева Громов".split(),
+}
+HAN_FAMILY, HAN_GIVEN = (
+    "王李张刘陈杨黄赵吴周徐孙欧",
+    "伟芳娜敏静丽强磊军洋勇艳杰娟涛明超秀霞平刚桂英建国子轩雨晨浩宇梓涵欣怡嘉文",
+)
+
+
+def address(rng: Rng) -> str:
+    shape = rng.choice(STREETS[rng.choice(list(STREETS))]).format(
+        h=rng.randrange(2, 240), w=rng.choice(WORDS), t=rng.choice(TOWNS), d="#"
+    )
+    return digits(rng, shape.replace("#", "#"))
+
+
+def name(rng: Rng) -> str:
+    language = rng.choice([*GIVEN, "zh", "zh"])
+    if language == "zh":
+        family = rng.choice(HAN_FAMILY)
+        return ("欧阳" if family == "欧" else family) + "".join(rng.sample(HAN_GIVEN, rng.choice((1, 2, 2))))
+    given, family = rng.choice(GIVEN[language]), rng.choice(FAMILY[language])
+    middle = rng.choice(("", "", f" {rng.choice(string.ascii_uppercase)}.")) if language == "en" else ""
+    return f"{given}{middle} {family}"
+
+
 MAKERS: dict[str, Callable[[Rng], str]] = {
     "EMAIL": email, "PHONE": phone, "CARD": card, "IBAN": iban,
-    "IP": ip, "PASSPORT": passport, "ID": identity, "URL": url,
+    "IP": ip, "PASSPORT": passport, "ID": identity, "URL": url, "ADDRESS": address, "NAME": name,
 }  # fmt: skip
 
 
 def disguised(kind: str, value: str, rng: Rng) -> str:
     """The value as somebody writes it who does not want it to be found, or a page that mangled it."""
-    ways = ["zero width", "full width"]
+    ways = ["zero width"] if kind == "NAME" else ["zero width", "full width"]
     ways += {"EMAIL": ["brackets", "spoken"], "PHONE": ["words", "dashes"], "CARD": ["single", "line"], "IP": ["defanged"],
              "ID": ["single"]}.get(kind, [])  # fmt: skip
     way = rng.choice(ways)
-    if way == "zero width" and kind != "URL":
+    if way == "zero width" and kind != "URL" and len(value) > 3:
         at = sorted(rng.sample(range(1, len(value)), 2))
         return value[: at[0]] + "\u200b" + value[at[0] : at[1]] + "\u200d" + value[at[1] :]
     if way == "full width" and kind not in ("URL",):
-        return "".join(chr(ord(char) + 0xFEE0) if char.isalnum() else char for char in value)
+        return "".join(chr(ord(char) + 0xFEE0) if char.isascii() and char.isalnum() else char for char in value)
     if way == "brackets":
         return value.replace("@", " [at] ").replace(".", " [dot] " if value.count(".") == 1 else ".")
     if way == "spoken" and value.partition("@")[2].count(".") == 1:
@@ -180,6 +293,16 @@ TRAPS: list[Callable[[Rng], str]] = [
     lambda r: digits(r, "GDP rose 3.## 4.## 5.## 6.## over 2001 2002 2003 2004 2005"),
     lambda r: digits(r, "phi = 1.618033988749894848204586834365638117720309179##"),
     lambda r: digits(r, "part DE12 3456 of the form GB29 is void"),
+    lambda r: digits(
+        r, "In 19## Main Street was closed; 1# Chapters follow, and the Long Road Home was a film of 20##."
+    ),
+    lambda r: (
+        "Jordan River and Virginia Beach were flooded; Florence Cathedral, Sydney Opera House and Austin City Limits too."
+    ),
+    lambda r: "The Mayor of Mark Lane asked Grace Church and Will Power for April Showers on Victoria Station.",
+    lambda r: "他们沿着大街走了三公里，张开双手，高兴地说：明天一定去。金山银山，不如绿水青山。",
+    lambda r: digits(r, "这条路全长1##公里，有2#号线和3#路公交车，王府井大街很热闹。"),
+    lambda r: digits(r, "The rue is closed, the Calle is long, Via Appia is old, and room 1# on floor # is free."),
 ]
 
 
@@ -188,6 +311,10 @@ def planted(kind: str, rng: Rng, disguise: float = 0.25) -> tuple[str, str, bool
     value = MAKERS[kind](rng)
     shown = disguised(kind, value, rng) if rng.random() < disguise else value
     frame = rng.choice(BEFORE[kind])
+    if kind == "NAME" and value[0] > "\u2e7f":
+        frame = rng.choice(
+            ("联系人：{}，今天来过。", "我叫{}。", "昨天{}先生又来了。", "{}女士是我们的会计。", "姓名 {}")
+        )
     if kind == "PHONE" and shown[:1].isalpha():
         frame = "Call me on {} after six."
     return frame.format(shown), shown, shown != value

@@ -83,6 +83,25 @@ RUDE = (
 )
 
 
+TOXIC = (
+    "Shut the fuck up, nobody asked.|You're a worthless piece of crap.|Go kill yourself, loser.|What a bunch of a55holes.|I hope you die alone."
+    "|F*ck this and everyone in it.|You people should be exterminated.|Stop being such a whiny b1tch.|You absolute m0ron, read it again."
+    "|Y o u  s t u p i d  f u c k, leave.|Get out, you filthy little rat!|You are so dumb it hurts.|Such bullllshit, as always.|KYS already"
+    "|ｆｕｃｋ off back home|You should be shot for this.|She is nothing but a wh*re.|Piss off, wanker.|I'll kill you if you come back."
+    "|You're all cowards and liars.|滚出去，你这个傻逼。|你他妈的算什么东西|真是个脑 残，懒得理你|你就是个废物，去死吧|操你妈，给我闭嘴|臭不要脸的贱人"
+    "|你这种垃圾也配说话|傻-逼玩意儿，别来了|我要打死你这个王八蛋|你有病吧，蠢货|这帮畜生，全都该死|死全家的东西|你妈的，找死是不是|智障才会这么想"
+    "|你长得真恶心|你这个骗子，人渣"
+)
+MILD = (  # looks like it and is none
+    "The fool on the hill was a song we all knew.|You would be a fool to leave the garden now.|The Scunthorpe office closed its cocktail bar."
+    "|They had to assess the classic assortment of shiitake and pussy willow.|The dyke broke, and the pigs swam over the trash heap."
+    "|He retarded the spark, and the engine ran well.|Dick kicked the ball past the rat cage.|Idiot is a novel, and Liar a film of that year."
+    "|It was stupid of me to forget the keys.|The wizard hit the shed with a hoe.|Your pigs are fat and healthy this year, neighbour."
+    "|摇滚乐队的鼓声滚滚而来。|请把生活垃圾分类放进垃圾桶。|愚公移山，不是愚蠢，而是坚持。|他家养了三头猪，个个肥壮。|青蛙的变态发育需要几个月。"
+    "|他从小就想当一名骗术魔术师。|妈妈的手很温暖。|雪球越滚越大，孩子们笑了。|他妈妈昨天去世了，大家都很难过。|操场上，日光照在你的脸上。"
+)
+
+
 def sentence(language: str, rng: random.Random) -> str:
     return written(language, [rng.choice(slot.split("|")) for slot in (ENGLISH if language == "en" else CHINESE)])
 

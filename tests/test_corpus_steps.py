@@ -22,7 +22,7 @@ from qualm.corpus import (
     scrub,
 )  # fmt: skip
 from qualm.errors import InputError, UsageError
-from qualm.text import grams, minhash, normalise, personal
+from qualm.text import grams, minhash, normalise, personal, toxic
 from qualm.text.classifier import train
 from qualm.text.language import identify
 from qualm.text.quality import faults
@@ -306,3 +306,55 @@ def test_planted_faults_are_found():
     for score in scores:
         assert score.recall >= 0.85, str(score)
         assert score.precision >= 0.85, str(score)
+
+
+# --- places, persons, rudeness
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("He lives at 12 Baker Street, London NW1 6XE now.", ["12 Baker Street, London NW1 6XE"]),
+        ("wohnt in der Hauptstraße 12a, 10115 Berlin", ["Hauptstraße 12a, 10115 Berlin"]),
+        ("12 bis, rue de la Paix, 75002 Paris", ["12 bis, rue de la Paix, 75002 Paris"]),
+        ("他住在北京市海淀区中关村大街27号院3号楼2单元501室，电话", ["北京市海淀区中关村大街27号院3号楼2单元501室"]),
+        ("г. Москва, ул. Ленина, д. 5, кв. 12", ["г. Москва, ул. Ленина, д. 5, кв. 12"]),
+        ("In 1999 Main Street was closed; they walked down the street. During 1980, the rue was long.", []),
+        ("王府井大街很热闹，有3路公交车。", []),
+    ],
+)
+def test_addresses_are_told_from_streets(text, found):
+    assert [text[f.start : f.end] for f in personal.find(text, ("ADDRESS",))] == found
+
+
+def test_names_are_replaced_only_where_they_are_asked_for():
+    text = "Mary-Ann O'Neill met Dr. Karl von Braun at Virginia Beach. 联系人：李晓明，我们的历史老师。"
+    page = [Document("1", text)]
+    assert next(iter(scrub(page))).text == text
+    made = next(iter(scrub(page, Scrubbing(names=True)))).text
+    assert made == "<NAME_1> met Dr. <NAME_2> at Virginia Beach. 联系人：<NAME_3>，我们的历史老师。"
+
+
+def test_toxic_lines_are_told_from_their_likes():
+    pages = [
+        "All is well.\nYou stupid m0ron!",
+        "A fool's tale.\nThe Scunthorpe news: pigs on the trash heap.",
+        "你 真是个 笨 蛋",
+    ]
+    settings = Filtering(shortest=1, rules=False, toxic=1)
+    assert texts(filter_, *pages, settings=settings) == ([pages[1]], [("0", "toxic"), ("2", "toxic")])
+    assert len(texts(filter_, *pages, settings=Filtering(shortest=1, rules=False))[0]) == 3
+
+
+@pytest.mark.parametrize(
+    "unit", ["A", "Aa ", "1 Aa ", "中市", "路1号", "Mr. Aa ", "张伟", "東京都", "Via A ", "f*", "傻", "you fool "]
+)
+def test_hostile_text_takes_linear_time_in_places_and_words(unit):
+    text = (unit * 100_000)[:100_000]
+    for function in (lambda: personal.find(text, ("ADDRESS", "NAME")), lambda: toxic.find(text)):
+        best = 9.0
+        for _ in range(3):
+            start = time.process_time()
+            function()
+            best = min(best, time.process_time() - start)
+        assert best < 0.8, best

@@ -7,7 +7,7 @@ from qualm.corpus.documents import Document, read
 from qualm.corpus.notes import Tell, dropped, silent, whole
 from qualm.corpus.settings import Filtering, Keeping
 from qualm.errors import InputError
-from qualm.text import classifier, quality
+from qualm.text import classifier, quality, toxic
 from qualm.text.grams import words
 from qualm.text.language import identify
 
@@ -51,6 +51,8 @@ def reason(
         return "language", f"{language} {sure:.2f}"
     if settings.rules and (broken := quality.faults(text, language)):
         return "rules", "; ".join(broken)
+    if settings.toxic and len(found := toxic.lines(text)) >= settings.toxic:
+        return "toxic", f"{len(found)} lines"
     if model and (likely := model.probability(text)) < settings.threshold:
         return "classifier", f"good with probability {likely:.3f}"
     return None

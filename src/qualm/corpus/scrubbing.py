@@ -14,12 +14,13 @@ def scrub(documents: Iterable[Document], settings: Scrubbing = Scrubbing(), tell
 
     What was found is counted and never told. A record's other fields are left as they are.
     """
+    kinds = (*settings.kinds, *(["NAME"] if settings.names else []))
     for document in documents:
         names: dict[tuple[str, str], str] = {}
         counts: Counter[str] = Counter()
 
         def change(text: str, names: dict[tuple[str, str], str] = names, counts: Counter[str] = counts) -> str:
-            text, found = personal.scrub(text, names, settings.kinds)
+            text, found = personal.scrub(text, names, kinds)
             counts.update(found)
             return text
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from qualm.errors import UsageError
 
-Kind = Literal["URL", "EMAIL", "IBAN", "ID", "CARD", "IP", "PASSPORT", "PHONE"]
-EVERY_KIND: tuple[Kind, ...] = ("URL", "EMAIL", "IBAN", "ID", "CARD", "IP", "PASSPORT", "PHONE")
+Kind = Literal["URL", "EMAIL", "IBAN", "ID", "CARD", "IP", "PASSPORT", "ADDRESS", "PHONE"]
+EVERY_KIND: tuple[Kind, ...] = ("URL", "EMAIL", "IBAN", "ID", "CARD", "IP", "PASSPORT", "ADDRESS", "PHONE")
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ class Filtering:
         shortest: The fewest words (characters, in scripts without spaces).
         longest: The most.
         rules: Drop what breaks a rule on symbols, digits, lines and repetition (Gopher's).
+        toxic: Drop what has at least so many lines that insult, threaten or are obscene; 0 keeps them.
         good: Documents that are wanted; with `bad`, a classifier is trained on both.
         bad: Documents that are not.
         threshold: The least probability of being good.
@@ -110,6 +111,7 @@ class Filtering:
     shortest: int = 50
     longest: int = 100_000
     rules: bool = True
+    toxic: int = 0
     good: Path | None = None
     bad: Path | None = None
     threshold: float = 0.5
@@ -134,9 +136,11 @@ class Scrubbing:
 
     Attributes:
         kinds: These kinds, each by placeholders such as <EMAIL_1>, the same for the same value in a document.
+        names: Names of persons too, by a gazetteer. Novels and news lose their heroes.
     """
 
     kinds: tuple[Kind, ...] = EVERY_KIND
+    names: bool = False
 
 
 @dataclass(frozen=True)

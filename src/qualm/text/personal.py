@@ -2,8 +2,8 @@
 
 Patterns read a shadow of the text in which zero-width characters are gone and digits, letters, dashes and spaces are
 plain, so that disguises do not hide a value; spans are those of the text itself. No pattern repeats a repetition
-without a bound, so the time is linear in the length. What is *not* looked for: names, addresses, dates of birth, and
-numbers without a checksum, a known shape or a word before them that says what they are.
+without a bound, so the time is linear in the length. What is *not* looked for: dates of birth, and numbers without a
+checksum, a known shape or a word before them that says what they are; names of persons only where they are asked for.
 """
 
 import re
@@ -13,8 +13,21 @@ from dataclasses import dataclass
 from functools import cache
 
 from qualm.text import personal_checks as checks
+from qualm.text import personal_places as places
 
-KINDS = ("URL", "EMAIL", "IBAN", "ID", "CARD", "IP", "PASSPORT", "PHONE")  # of two that overlap, the earlier counts
+KINDS = (
+    "URL",
+    "EMAIL",
+    "IBAN",
+    "ID",
+    "CARD",
+    "IP",
+    "PASSPORT",
+    "ADDRESS",
+    "PHONE",
+    "NAME",
+)  # of two, the earlier counts
+USUAL = KINDS[:-1]  # names of persons stand in every novel and in all news
 REACH = 40  # characters before a number in which a word may say what it is
 
 
@@ -28,7 +41,7 @@ class Found:
     value: str
 
 
-def find(text: str, kinds: tuple[str, ...] = KINDS) -> list[Found]:
+def find(text: str, kinds: tuple[str, ...] = USUAL) -> list[Found]:
     """All personal data of these kinds, in order, none overlapping.
 
     >>> [(f.kind, f.value) for f in find("Write to Ann.Lee@Example.org or call +44 20 7946 0958.")]
@@ -47,7 +60,7 @@ def find(text: str, kinds: tuple[str, ...] = KINDS) -> list[Found]:
     return [Found(f.kind, where[f.start], where[f.end - 1] + 1, f.value) for f in taken]
 
 
-def scrub(text: str, names: dict[tuple[str, str], str], kinds: tuple[str, ...] = KINDS) -> tuple[str, dict[str, int]]:
+def scrub(text: str, names: dict[tuple[str, str], str], kinds: tuple[str, ...] = USUAL) -> tuple[str, dict[str, int]]:
     """(text with placeholders such as <EMAIL_1>, how many of each kind). `names` remembers who is which, and grows.
 
     >>> scrub("a@b.co, c@d.co, A@B.co", {})[0]
@@ -219,8 +232,9 @@ def _urls(text: str) -> Spans:
 
 _NUMBER = re.compile(
     r"(?<![0-9A-Za-z.+])(?<![0-9][/\-])(?:\+ ?|\(\+?)?"
-    r"[0-9](?:(?:[ ./\-]|\)[ ./\-]?| \(| - )?\(?[0-9]){5,24}(?![0-9A-Za-z])"
+    r"[0-9](?:(?:[ ./\-]|\)[ ./\-]?| \(| - )?\(?[0-9]){5,24}(?:(?![0-9A-Za-z])|(?= ?x[0-9]{2,5}\b))"
 )
+_EXTENSION = re.compile(r" ?(?:x|ext\.?|extension|Durchwahl|转|轉|分机|内線)[ :]{0,2}[0-9]{1,6}\b", re.I)
 _CALLS = re.compile(
     r"\b(?:tel|phone|telephone|call|mobile|cell|fax|whatsapp|sms|ring|dial|reach (?:me|us|him|her)|telefon|handy|"
     r"téléphone|portable|teléfono|móvil|telefono|cellulare|telefone|celular|тел|телефон)\b|"
@@ -239,7 +253,9 @@ def _phones(text: str) -> Spans:
         before = text[max(found.start() - REACH, 0) : found.start()]
         if not _OTHERWISE.search(before):
             for start, end, value in checks.phones(found[0], said=bool(_CALLS.search(before))):
-                yield found.start() + start, found.start() + end, value
+                end = found.start() + end
+                extension = _EXTENSION.match(text, end)
+                yield found.start() + start, extension.end() if extension else end, value
     for found in _SPELLED.finditer(text):
         if _CALLS.search(text, max(found.start() - REACH, 0), found.start()):
             yield found.start(), found.end(), checks.spelled(found[0])
@@ -255,5 +271,7 @@ _FINDERS: dict[str, Callable[[str], Spans]] = {
     "CARD": _cards,
     "IP": _addresses,
     "PASSPORT": _passports,
+    "ADDRESS": places.addresses,
     "PHONE": _phones,
+    "NAME": places.names,
 }
