@@ -258,6 +258,7 @@ class Causal(Model):
 
     never: tuple[int, ...] = ()  # ids that are not to be written, however likely
     keeps_apart: ClassVar[bool] = False
+    linear_head: ClassVar[str] = ""  # the linear layer that `head` consists of, if it is one and no more
 
     @abstractmethod
     def hidden(self, ids: Tensor, cache: Cache | None = None, lengths: Tensor | None = None) -> Tensor:

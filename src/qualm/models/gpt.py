@@ -181,6 +181,7 @@ class Gpt(Decoder):
 
     config_class = GptConfig
     tied: ClassVar[Mapping[str, str]] = {"lm_head": "transformer.wte"}
+    linear_head: ClassVar[str] = "lm_head"
     keeps_apart: ClassVar[bool] = True
     residual: ClassVar[tuple[str, ...]] = ("c_proj.weight",)
 

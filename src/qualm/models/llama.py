@@ -337,6 +337,7 @@ class Llama(Decoder):
 
     config_class = LlamaConfig
     tied: ClassVar[Mapping[str, str]] = {"lm_head": "model.embed_tokens"}
+    linear_head: ClassVar[str] = "lm_head"
     keeps_apart: ClassVar[bool] = True
     residual: ClassVar[tuple[str, ...]] = ("o_proj.weight", "down_proj.weight")
 

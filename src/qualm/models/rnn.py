@@ -102,6 +102,7 @@ class Rnn(Decoder):
 
     config_class = RnnConfig
     tied: ClassVar[dict[str, str]] = {"lm_head": "embed_tokens"}
+    linear_head: ClassVar[str] = "lm_head"
 
     def __init__(self, config: RnnConfig):
         super().__init__()

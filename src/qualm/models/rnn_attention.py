@@ -120,6 +120,7 @@ class RnnAttention(EncoderDecoder):
 
     config_class = RnnAttentionConfig
     tied: ClassVar[dict[str, str]] = {"lm_head": "embed_tokens"}
+    linear_head: ClassVar[str] = "lm_head"
 
     def __init__(self, config: RnnAttentionConfig):
         super().__init__()

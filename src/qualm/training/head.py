@@ -8,15 +8,26 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from qualm.models.base import Causal
+from qualm.models.layers import Linear
 from qualm.training.data import IGNORE
 from qualm.training.nats import summed_nats
 
 CHUNK = 256  # rows whose logits are held: 8 MB at a vocabulary of 8192
+RARE = 1e-30  # a probability below this has lost digits
 
 Head = Callable[[Tensor], Tensor]
 Nats = Callable[..., Tensor]  # of logits (N, V) and whatever stands beside each row: summed
+
+
+def causal_nats(model: Causal, hidden: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """`cross_entropy` of a model's own head; in half the passes if that is a linear layer and no more, on a CPU."""
+    layer = model.get_submodule(model.linear_head) if model.linear_head else None
+    if type(layer) is not Linear or not layer.weight.is_cpu or smoothing or not torch.is_grad_enabled():
+        return cross_entropy(model.head, hidden, labels, smoothing)
+    return _Linear.apply(hidden.flatten(0, -2), layer.weight, layer.bias, labels.flatten())  # type: ignore[no-any-return]
 
 
 def cross_entropy(head: Head, hidden: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -84,3 +95,53 @@ class _Chunked(torch.autograd.Function):
         [scale] = outputs
         rows, *weights = ctx.saved_tensors
         return rows * scale, None, None, None, *(weight * scale for weight in weights)
+
+
+class _Linear(torch.autograd.Function):
+    """The same for rows (N, D) under a weight (V, D) and a bias (V,) or None, in one buffer of CHUNK rows: logits
+    become probabilities, then their gradient, and gradients of the weight are added up inside the product.
+    """
+
+    @staticmethod
+    def forward(  # pyrefly: ignore[bad-override]
+        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
+    ) -> Tensor:
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
+        x, table, shift = rows.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        at, at_weight, at_bias = torch.empty_like(x), torch.zeros_like(weight), weight.new_zeros(len(weight))
+        held = x.new_empty(min(CHUNK, len(x)), len(table))
+        wide = held.to(torch.promote_types(dtype, torch.float32))  # the same tensor, if it has the digits
+        total = wide.new_zeros(())
+        for part, at_part, wanted in _chunks(x, at, labels):
+            z, p = held[: len(part)], wide[: len(part)]
+            torch.mm(part, table.T, out=z) if shift is None else torch.addmm(shift, part, table.T, out=z)
+            torch.softmax(z if wide is held else p.copy_(z), -1, out=p)
+            total += _settle(p, wanted, lambda rare, part=part: F.linear(part[rare], table, shift))
+            z = p if wide is held else z.copy_(p)
+            torch.mm(z, table, out=at_part)
+            if ctx.needs_input_grad[1]:
+                at_weight = at_weight.addmm_(z.T, part) if wide is held else at_weight.add_(z.T @ part)
+            if ctx.needs_input_grad[2]:
+                at_bias += p.sum(0)
+        ctx.save_for_backward(at.to(rows.dtype), at_weight, at_bias)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        found, needed = ctx.saved_tensors, ctx.needs_input_grad
+        return *(grad * outputs[0] if need else None for grad, need in zip(found, needed, strict=False)), None
+
+
+def _settle(p: Tensor, labels: Tensor, again: Callable[[Tensor], Tensor]) -> Tensor:
+    """Nats of labels (N,), summed, under probabilities (N, V), which become the gradient of their logits.
+
+    `again` computes the logits of some rows: those whose probability is too small a float to keep its digits.
+    """
+    counted, places = labels != IGNORE, labels.clamp(min=0)[:, None]
+    own = p.gather(-1, places).squeeze(-1)
+    nats, rare = -own.log(), own < RARE
+    if bool(rare.any()):
+        nats[rare] = F.cross_entropy(again(rare).to(p.dtype), places[rare, 0], reduction="none")
+    p.scatter_add_(-1, places, p.new_full(places.shape, -1.0))
+    p[~counted] = 0.0
+    return nats[counted].sum()

@@ -14,7 +14,7 @@ from qualm.errors import UsageError
 from qualm.models._recurrent import RecurrentCache
 from qualm.models.base import Causal, Decoder, Encoder, EncoderDecoder
 from qualm.training.data import IGNORE, Batch, TokenRows
-from qualm.training.head import cross_entropy
+from qualm.training.head import causal_nats, cross_entropy
 
 Loss = Callable[[Any, Batch], tuple[Tensor, int]]
 
@@ -35,7 +35,7 @@ def causal(model: Causal, batch: Batch, smoothing: float = 0.0) -> tuple[Tensor,
     """Next-token loss: nats summed over `labels` (B, T) that are not IGNORE. Smoothing as in `Seq2Seq`."""
     apart: Any = {"documents": batch["documents"]} if "documents" in batch else {}
     hidden = model.hidden(batch["ids"], **apart)  # (B, T, D)
-    return cross_entropy(model.head, hidden, batch["labels"], smoothing), counted(batch["labels"])
+    return causal_nats(model, hidden, batch["labels"], smoothing), counted(batch["labels"])
 
 
 class Carried:
@@ -53,7 +53,7 @@ class Carried:
             self.cache = _empty(model, len(batch["ids"]))
         hidden = model.hidden(batch["ids"], self.cache)  # (B, T, D)
         self.cache.detach()
-        return cross_entropy(model.head, hidden, batch["labels"]), counted(batch["labels"])
+        return causal_nats(model, hidden, batch["labels"]), counted(batch["labels"])
 
     def tensors(self) -> Mapping[str, Tensor]:
         return {f"carried.{i}": part for i, part in enumerate(self.cache.state)} if self.cache else {}
@@ -93,7 +93,7 @@ class Seq2Seq:
         start = torch.full_like(labels[:, :1], model.config.decoder_start_token_id)
         ids = torch.cat((start, labels[:, :-1].clamp(min=0)), 1)  # (B, T)
         hidden = model.hidden(ids, model.encode(batch["ids"], batch.get("lengths"), ids.shape[1]))
-        return cross_entropy(model.head, hidden, labels, self.smoothing), counted(labels)
+        return causal_nats(model, hidden, labels, self.smoothing), counted(labels)
 
 
 def classified(model: Encoder, batch: Batch) -> tuple[Tensor, int]:
