@@ -1,14 +1,15 @@
 """How fast do our models train beside those of peers? The same work, turn by turn in one run.
 
-    python benchmarks/training.py [CASE ...] [--rounds 3] [--steps 3] [--peers PYTHON]
+    python benchmarks/training.py [CASE ...] [--rounds 3] [--steps 3] [--formats fp32 bf16] [--peers PYTHON]
 
 Each peer is a process that makes its model, then waits; in each round it takes one step to warm up and `--steps` that
 count, with a 1024^3 product of float32 matrices before and after. Figures are medians over the rounds: tokens a second,
-that as a ratio to each peer (above 1: ours is the faster), and the share of the machine's matrix products (the probe)
-that the model's own come to. At one thread (OMP_NUM_THREADS=1) processor time is read, in which what else runs on the
-machine counts less; with more, time on the wall. `--peers` is the Python that has tensorflow, keras and accelerate;
-what it lacks is left out. AdamW on random ids, all in float32; but "ours" is our loop as it comes, which takes bf16
-where a probe finds that much faster (on CPUs with instructions for it), and "fp32" is ours held to float32.
+that as a ratio to each peer (above 1: ours is the faster), and the share of the machine's matrix products in float32
+(the probe) that the model's own come to. At one thread (OMP_NUM_THREADS=1) processor time is read, in which what else
+runs on the machine counts less; with more, time on the wall. `--peers` is the Python that has torch, tensorflow, keras
+and accelerate; what it lacks is left out. AdamW on random ids. Every one is there in float32 and in bf16 (by autocast,
+the Trainer's `bf16`, Keras's mixed_bfloat16), and set beside ours in the same format; "as it comes" is our loop in the
+format that it chooses here beside the peer's default, float32.
 """
 
 import argparse
@@ -21,7 +22,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
@@ -29,17 +29,17 @@ clock = time.process_time if THREADS == 1 else time.perf_counter
 VOCAB, RATE = 8192, 3e-4
 SIZES = {"lstm": (32, 128), "dropout": (8, 256), "plain": (8, 256)}  # rows, tokens a row
 CASES = {
-    "lstm": ("ours", "fp32", "torch", "keras"),
-    "dropout": ("ours", "fp32", "trainer", "loop"),
-    "plain": ("ours", "fp32", "llama", "gpt2"),
+    "lstm": ("torch", "keras"),
+    "dropout": ("trainer",),
+    "plain": ("llama",),
 }
+FORMATS = ("fp32", "bf16")
 WHAT = {
     "lstm": "LSTM, 2 layers of 256; torch: nn.LSTM in a plain loop; keras: Keras on TensorFlow, model.fit",
-    "dropout": "GPT-2, 6 layers of 384, dropout 0.1; trainer: transformers' GPT-2 and Trainer; loop: without it",
-    "plain": "Llama, 6 layers of 384, no dropout; llama: transformers' Llama in a plain loop; gpt2: its GPT-2",
+    "dropout": "GPT-2, 6 layers of 384, dropout 0.1; trainer: transformers' GPT-2 and Trainer",
+    "plain": "Llama, 6 layers of 384, no dropout; llama: transformers' Llama in a plain loop",
 }
-NEEDS = {"keras": ("keras", "tensorflow"), "trainer": ("transformers", "accelerate")}
-NEEDS |= dict.fromkeys(("loop", "llama", "gpt2"), ("transformers",))
+NEEDS = {"keras": ("keras", "tensorflow"), "trainer": ("transformers", "accelerate"), "llama": ("transformers",)}
 GPT = {"vocab_size": VOCAB, "n_embd": 384, "n_layer": 6, "n_head": 6, "n_positions": 256}
 LLAMA = {"vocab_size": VOCAB, "hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6}
 LLAMA |= {"num_attention_heads": 6, "max_position_embeddings": 256}
@@ -58,14 +58,16 @@ def our_config(case: str):
     return GptConfig(**GPT, **dropout) if case == "dropout" else LlamaConfig(**LLAMA)
 
 
-def ours(case: str, precision: str = "auto") -> Act:
-    """Our loop as it is: gradient norm, clipping, spikes and metrics included."""
+def ours(case: str, precision: str) -> Act:
+    """Our loop as `qualm train` has it: gradient norm, clipping, spikes, metrics and the allocator's settings."""
     from qualm import registry
+    from qualm.cli.memory import keep_memory
     from qualm.training.data import TensorRows
     from qualm.training.loop import Hooks, fit
     from qualm.training.losses import causal
     from qualm.training.settings import TrainSettings
 
+    keep_memory()
     model = registry.find("models", {"lstm": "rnn", "dropout": "gpt", "plain": "llama"}[case])(our_config(case))
     rows, settings = TensorRows(ids(case, 1)), TrainSettings(batch=SIZES[case][0], lr=RATE, precision=precision)
 
@@ -85,7 +87,7 @@ def ids(case: str, more: int = 0):
     return torch.randint(VOCAB, (rows, length + more), generator=torch.Generator().manual_seed(0))
 
 
-def plain_loop(model, loss: Callable) -> Act:
+def plain_loop(model, precision: str, loss: Callable) -> Act:
     import torch
 
     model.train()
@@ -94,7 +96,9 @@ def plain_loop(model, loss: Callable) -> Act:
     def act(steps: int) -> list[float]:
         after = []
         for _ in range(steps):
-            loss(model).backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                nats = loss(model)
+            nats.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
@@ -104,7 +108,7 @@ def plain_loop(model, loss: Callable) -> Act:
     return act
 
 
-def torchs(case: str) -> Act:
+def torchs(case: str, precision: str) -> Act:
     import torch
     import torch.nn.functional as F
 
@@ -118,24 +122,19 @@ def torchs(case: str) -> Act:
             return self.head(self.rnn(self.table(x))[0])
 
     rows = ids(case, 1)
-    return plain_loop(Theirs(), lambda m: F.cross_entropy(m(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten()))
+    aim = rows[:, 1:].flatten()
+    return plain_loop(Theirs(), precision, lambda m: F.cross_entropy(m(rows[:, :-1]).flatten(0, 1).float(), aim))
 
 
-def transformers_model(case: str, peer: str):
+def llama(case: str, precision: str) -> Act:
     import transformers
 
-    dropout = {} if case == "dropout" else dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0)
-    if peer == "llama":
-        return transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA, tie_word_embeddings=False))
-    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT, **dropout))
-
-
-def looped(case: str, peer: str) -> Act:
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA, tie_word_embeddings=False))
     rows = ids(case)
-    return plain_loop(transformers_model(case, peer), lambda m: m(input_ids=rows, labels=rows, use_cache=False).loss)
+    return plain_loop(model, precision, lambda m: m(input_ids=rows, labels=rows, use_cache=False).loss)
 
 
-def trainer(case: str) -> Act:
+def trainer(case: str, precision: str) -> Act:
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -146,11 +145,12 @@ def trainer(case: str) -> Act:
         def on_step_end(self, args, state, control, **_):
             after.append(clock())
 
-    model, batch = transformers_model(case, "trainer"), SIZES[case][0]
+    model, batch = transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT)), SIZES[case][0]
 
     def act(steps: int) -> list[float]:
         after.clear()
         usual = {"use_cpu": True, "report_to": "none", "save_strategy": "no", "disable_tqdm": True}
+        usual |= {"bf16": precision == "bf16"}
         given = transformers.TrainingArguments("unused", max_steps=steps, per_device_train_batch_size=batch, **usual)
         transformers.Trainer(model, given, train_dataset=data, callbacks=[Watch()]).train()
         return list(after)
@@ -158,13 +158,14 @@ def trainer(case: str) -> Act:
     return act
 
 
-def kerass(case: str) -> Act:
+def kerass(case: str, precision: str) -> Act:
     os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     import keras
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     tf.config.threading.set_inter_op_parallelism_threads(1)
+    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bf16" else "float32")
     parts = [keras.layers.LSTM(256, return_sequences=True) for _ in range(2)]
     model = keras.Sequential([keras.layers.Embedding(VOCAB, 256), *parts, keras.layers.Dense(VOCAB)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -184,12 +185,12 @@ def kerass(case: str) -> Act:
     return act
 
 
-def serve(case: str, peer: str, steps: int) -> None:
+def serve(case: str, peer: str, precision: str, steps: int) -> None:
     """Answer each line of stdin with a round: seconds a step, and of the probe."""
     import torch
 
-    made = {"ours": ours, "fp32": partial(ours, precision="fp32"), "torch": torchs, "trainer": trainer, "keras": kerass}
-    act = made[peer](case) if peer in made else looped(case, peer)
+    made = {"ours": ours, "torch": torchs, "keras": kerass, "trainer": trainer, "llama": llama}
+    act = made[peer](case, precision)
     square = torch.randn(1024, 1024)
 
     def probe() -> float:
@@ -208,7 +209,7 @@ def serve(case: str, peer: str, steps: int) -> None:
 
 def peers_of(case: str, python: str) -> Iterator[tuple[str, str]]:
     """(name, the Python that runs it) of those that are there."""
-    for name in CASES[case]:
+    for name in ("ours", *CASES[case]):
         wanted = NEEDS.get(name, ())
         if all(importlib.util.find_spec(package) for package in wanted):
             yield name, sys.executable
@@ -220,43 +221,65 @@ def peers_of(case: str, python: str) -> Iterator[tuple[str, str]]:
             print(f"  {name:7} left out: needs {' and '.join(wanted)} (--peers PYTHON)")
 
 
-def told_ratio(own: list[dict[str, float]], other: list[dict[str, float]], name: str) -> str:
+def told_ratio(own: list[dict[str, float]], other: list[dict[str, float]]) -> str:
     ratios = [theirs["step"] / mine["step"] for mine, theirs in zip(own, other, strict=False)]
-    return f"  {name} / it {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else "not measured"
+
+
+def chosen() -> str:
+    """The format that our loop takes on this machine."""
+    import torch
+
+    from qualm.training.precision import Precision
+
+    return Precision("auto", torch.device("cpu")).name
+
+
+def started(case: str, given: argparse.Namespace) -> dict[tuple[str, str], subprocess.Popen]:
+    """A process that is ready for each peer and format."""
+    running = {}
+    for name, python in peers_of(case, given.peers):
+        for precision in sorted({*given.formats, chosen()}) if name == "ours" else given.formats:
+            command = [python, __file__, case, "--serve", name, "--precision", precision, "--steps", str(given.steps)]
+            errors = None if given.errors else subprocess.DEVNULL
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
+            while (line := process.stdout.readline()) and line != "ready\n":
+                continue
+            running[name, precision] = process
+    return running
 
 
 def measure(case: str, given: argparse.Namespace) -> None:
     rows, length = SIZES[case]
     print(f"{case}: {WHAT[case]}; {rows} rows of {length}, vocabulary {VOCAB}", flush=True)
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    running: dict[str, subprocess.Popen] = {}
-    taken: dict[str, list[dict[str, float]]] = {}
-    for name, python in peers_of(case, given.peers):
-        command = [python, __file__, case, "--serve", name, "--steps", str(given.steps)]
-        errors = subprocess.DEVNULL if not given.errors else None
-        running[name] = subprocess.Popen(command, stderr=errors, **pipes)
-        while (line := running[name].stdout.readline()) and line != "ready\n":
-            continue
+    running = started(case, given)
+    taken: dict[tuple[str, str], list[dict[str, float]]] = {who: [] for who in running}
     for _ in range(given.rounds):
-        for name, process in running.items():
+        for who, process in running.items():
             if process.poll() is None:
                 process.stdin.write("go\n")
                 process.stdin.flush()
                 while (line := process.stdout.readline()) and not line.startswith('{"step'):
                     continue
-                taken.setdefault(name, []).extend([json.loads(line)] if line else [])
+                taken[who] += [json.loads(line)] if line else []
     for process in running.values():
         process.stdin.close()
         process.wait()
     work = 3 * rows * our_config(case).flops(length)  # forward once, backward twice
-    middle = {name: statistics.median(r["step"] for r in found) for name, found in taken.items() if found}
-    for name, found in taken.items():
-        shares = [work / r["step"] / (2 * 1024**3 / r["probe"]) for r in found]
+    own = chosen()
+    for (name, precision), found in taken.items():
+        if not found:
+            print(f"  {name:8} {precision}  failed (--errors shows why)")
+            continue
+        step = statistics.median(r["step"] for r in found)
+        share = statistics.median(work / r["step"] / (2 * 1024**3 / r["probe"]) for r in found)
         probe = statistics.median(2 * 1024**3 / r["probe"] / 1e9 for r in found)
-        speed, share = rows * length / middle[name], f"{statistics.median(shares):.2f} of {probe:.0f} GFLOP/s"
-        beside = () if name in ("ours", "fp32") else ("ours", "fp32")
-        told = "".join(told_ratio(taken[own], found, own) for own in beside)
-        print(f"  {name:8} {speed:8,.0f} tokens/s  {share}{told}", flush=True)
+        told = f"  {name:8} {precision} {rows * length / step:8,.0f} tokens/s  {share:.2f} of {probe:.0f} GFLOP/s"
+        if name != "ours":
+            told += f"  ours / it {told_ratio(taken['ours', precision], found)}"
+        if name != "ours" and precision == "fp32":
+            told += f", as it comes ({own}) {told_ratio(taken['ours', own], found)}"
+        print(told, flush=True)
 
 
 def main() -> None:
@@ -266,10 +289,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--peers", default="", help="a Python with tensorflow, keras and accelerate")
     parser.add_argument("--serve", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--formats", nargs="*", choices=FORMATS, default=FORMATS)
+    parser.add_argument("--precision", default="fp32", help=argparse.SUPPRESS)
     parser.add_argument("--errors", action="store_true", help="show what the peers say on stderr")
     given = parser.parse_args()
     if given.serve:
-        return serve(given.cases[0], given.serve, given.steps)
+        return serve(given.cases[0], given.serve, given.precision, given.steps)
     print(f"{THREADS} thread(s), {given.rounds} rounds of {given.steps} steps, load {os.getloadavg()[0]:.1f}")
     for case in given.cases:
         measure(case, given)
