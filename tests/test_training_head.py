@@ -49,13 +49,14 @@ def test_nats_and_gradients_of_a_linear_head_are_torchs(model, ignored):
 
 
 def test_a_head_in_half_a_format_is_near_the_whole_one(model):
+    model.lm_head.weight.data.mul_(0.01)
     labels = labels_of(3)
     whole = nats_and_gradients(model, labels, head.causal_nats)
     with torch.autocast("cpu", torch.bfloat16):
         half = nats_and_gradients(model, labels, head.causal_nats)
     for ours, theirs in zip(half, whole, strict=True):
         assert ours.dtype == torch.float32
-        assert float((ours - theirs).norm() / theirs.norm()) < 0.05
+        assert float((ours - theirs).norm() / theirs.norm()) < 0.02
 
 
 def test_a_frozen_or_adapted_head_is_no_other(model):

@@ -16,6 +16,7 @@ from qualm.training.data import IGNORE
 from qualm.training.nats import summed_nats
 
 CHUNK = 256  # rows whose logits are held: 8 MB at a vocabulary of 8192
+CHUNKS = 4  # in half a format: so many chunks go through one product, as its result has to be added to one of fp32
 RARE = 1e-30  # a probability below this has lost digits
 
 Head = Callable[[Tensor], Tensor]
@@ -44,12 +45,12 @@ def cross_entropy(head: Head, hidden: Tensor, labels: Tensor, smoothing: float =
 def summed(head: Head, rows: Tensor, nats: Nats, *beside: Tensor) -> Tensor:
     """What `nats` makes of the logits that `head` gives hidden states (N, D), and of tensors (N, ...) beside them."""
     if not torch.is_grad_enabled() or not len(rows):
-        return sum((nats(head(part).float(), *more) for part, *more in _chunks(rows, *beside)), _zero(rows))
+        return sum((nats(head(part).float(), *more) for part, *more in _chunks(CHUNK, rows, *beside)), _zero(rows))
     return _Chunked.apply(rows, head, nats, beside, *_leaves(head(rows[:1].detach())))  # type: ignore[no-any-return]
 
 
-def _chunks(*tensors: Tensor) -> Sequence[tuple[Tensor, ...]]:
-    return list(zip(*(tensor.split(CHUNK) for tensor in tensors), strict=True))
+def _chunks(size: int, *tensors: Tensor) -> Sequence[tuple[Tensor, ...]]:
+    return list(zip(*(tensor.split(size) for tensor in tensors), strict=True))
 
 
 def _zero(rows: Tensor) -> Tensor:
@@ -78,7 +79,7 @@ class _Chunked(torch.autograd.Function):
         ctx: Any, rows: Tensor, head: Head, nats: Nats, beside: Sequence[Tensor], *weights: Tensor
     ) -> Tensor:
         total, grads, at = _zero(rows), [torch.zeros_like(w) for w in weights], torch.empty_like(rows)
-        for i, (part, *more) in enumerate(_chunks(rows, *beside)):
+        for i, (part, *more) in enumerate(_chunks(CHUNK, rows, *beside)):
             with torch.enable_grad():
                 leaf = part.detach().requires_grad_()
                 found = nats(head(leaf).float(), *more)
@@ -98,7 +99,7 @@ class _Chunked(torch.autograd.Function):
 
 
 class _Linear(torch.autograd.Function):
-    """The same for rows (N, D) under a weight (V, D) and a bias (V,) or None, in one buffer of CHUNK rows: logits
+    """The same for rows (N, D) under a weight (V, D) and a bias (V,) or None, in buffers for some rows: logits
     become probabilities, then their gradient, and gradients of the weight are added up inside the product.
     """
 
@@ -109,20 +110,24 @@ class _Linear(torch.autograd.Function):
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
         x, table, shift = rows.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         at, at_weight, at_bias = torch.empty_like(x), torch.zeros_like(weight), weight.new_zeros(len(weight))
-        held = x.new_empty(min(CHUNK, len(x)), len(table))
-        wide = held.to(torch.promote_types(dtype, torch.float32))  # the same tensor, if it has the digits
-        total = wide.new_zeros(())
-        for part, at_part, wanted in _chunks(x, at, labels):
-            z, p = held[: len(part)], wide[: len(part)]
-            torch.mm(part, table.T, out=z) if shift is None else torch.addmm(shift, part, table.T, out=z)
-            torch.softmax(z if wide is held else p.copy_(z), -1, out=p)
-            total += _settle(p, wanted, lambda rare, part=part: F.linear(part[rare], table, shift))
-            z = p if wide is held else z.copy_(p)
-            torch.mm(z, table, out=at_part)
+        wide = x.new_empty(min(CHUNK, len(x)), len(table), dtype=torch.promote_types(dtype, torch.float32))
+        half, total = wide.dtype != dtype, wide.new_zeros(())
+        at_once = CHUNKS * CHUNK if half else CHUNK
+        held = x.new_empty(min(at_once, len(x)), len(table)) if half else wide
+        for part, at_part, aims in _chunks(at_once, x, at, labels):
+            logits = held[: len(part)]
+            torch.mm(part, table.T, out=logits) if shift is None else torch.addmm(shift, part, table.T, out=logits)
+            for some, z, aim in _chunks(CHUNK, part, logits, aims):
+                p = wide[: len(z)].copy_(z) if half else z
+                torch.softmax(p, -1, out=p)
+                total += _settle(p, aim, lambda rare, some=some: F.linear(some[rare], table, shift))
+                if ctx.needs_input_grad[2]:
+                    at_bias += p.sum(0)
+                if half:
+                    z.copy_(p)
+            torch.mm(logits, table, out=at_part)
             if ctx.needs_input_grad[1]:
-                at_weight = at_weight.addmm_(z.T, part) if wide is held else at_weight.add_(z.T @ part)
-            if ctx.needs_input_grad[2]:
-                at_bias += p.sum(0)
+                at_weight = at_weight.add_(logits.T @ part) if half else at_weight.addmm_(logits.T, part)
         ctx.save_for_backward(at.to(rows.dtype), at_weight, at_bias)
         return total
 
@@ -143,5 +148,6 @@ def _settle(p: Tensor, labels: Tensor, again: Callable[[Tensor], Tensor]) -> Ten
     if bool(rare.any()):
         nats[rare] = F.cross_entropy(again(rare).to(p.dtype), places[rare, 0], reduction="none")
     p.scatter_add_(-1, places, p.new_full(places.shape, -1.0))
-    p[~counted] = 0.0
+    if not bool(counted.all()):
+        p[~counted] = 0.0
     return nats[counted].sum()
