@@ -1,0 +1,227 @@
+"""Decoding policies as small functions, composed once for a `Sampling`: what may be written next, and how likely.
+
+Some look at the logits alone, some also at what was read and written before. Those that weigh tokens against each
+other by their place in the text come first, those that cut the distribution last, as in transformers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+import torch
+from torch import Tensor
+
+from qualm.lm.sampling import Sampling
+
+Filter = Callable[[Tensor], Tensor]  # logits (B, V) -> logits (B, V), what is refused at -inf
+Policy = Callable[[Tensor, "Sequence[Past]"], Tensor]  # the same, with what stands before each row
+Chooser = Callable[[Tensor, "Sequence[Past]", Sequence[Random]], Tensor]  # and a source a row -> tokens (B,)
+LONGEST = 64  # tokens of a repetition that DRY looks back
+
+
+@dataclass
+class Past:
+    """The ids before a token: the first `read` of them were given, the others written."""
+
+    ids: list[int] = field(default_factory=list)
+    read: int = 0
+
+    @property
+    def written(self) -> list[int]:
+        return self.ids[self.read :]
+
+
+# -- by the logits alone
+
+
+def temperature(value: float) -> Filter:
+    return lambda logits: logits / value
+
+
+def top_k(count: int) -> Filter:
+    """Keep the `count` likeliest tokens, and what ties with the last of them (Fan et al. 2018, arXiv 1805.04833)."""
+
+    def keep(logits: Tensor) -> Tensor:
+        least = logits.topk(min(count, logits.shape[-1])).values[:, -1:]
+        return logits.masked_fill(logits < least, -torch.inf)
+
+    return keep
+
+
+def top_p(mass: float) -> Filter:
+    """Keep the fewest tokens that hold `mass` of the probability (Holtzman et al. 2020, arXiv 1904.09751)."""
+
+    def keep(logits: Tensor) -> Tensor:
+        ordered, order = logits.sort(-1, descending=True)
+        p = ordered.softmax(-1)
+        late = p.cumsum(-1) - p >= mass  # the tokens before it hold enough
+        return logits.masked_fill(late.scatter(-1, order, late), -torch.inf)
+
+    return keep
+
+
+def min_p(share: float) -> Filter:
+    """Keep tokens at least `share` times as likely as the likeliest (Nguyen et al. 2024, arXiv 2407.01082)."""
+    least = torch.tensor(share).log()
+    return lambda logits: logits.masked_fill(logits < logits.amax(-1, keepdim=True) + least, -torch.inf)
+
+
+def typical_p(mass: float) -> Filter:
+    """Keep the fewest tokens that hold `mass`, those first whose information is nearest to the entropy (Meister et al.
+    2022, arXiv 2202.00666).
+    """
+
+    def keep(logits: Tensor) -> Tensor:
+        logs = logits.log_softmax(-1)
+        p = logs.exp()
+        entropy = -(logs * p).nansum(-1, keepdim=True)
+        order = (-logs - entropy).abs().argsort(-1)
+        ordered = p.gather(-1, order)
+        late = ordered.cumsum(-1) - ordered >= mass
+        return logits.masked_fill(late.scatter(-1, order, late), -torch.inf)
+
+    return keep
+
+
+def bias(values: Mapping[int, float]) -> Filter:
+    """Add to the logits of these ids (OpenAI's logit_bias)."""
+    ids, added = torch.tensor(list(values)), torch.tensor(list(values.values()))
+    return lambda logits: logits.index_add(-1, ids.to(logits.device), added.to(logits).expand(len(logits), -1))
+
+
+# -- by what stands before
+
+
+def repetition(factor: float) -> Policy:
+    """Logits of tokens that stand before: divided by `factor` where above 0, else multiplied (Keskar et al. 2019,
+    arXiv 1909.05858, as transformers has it).
+    """
+
+    def keep(logits: Tensor, pasts: Sequence[Past]) -> Tensor:
+        logits = logits.clone()
+        for row, past in zip(logits, pasts, strict=True):
+            ids = torch.tensor(past.ids, device=row.device).unique()
+            row[ids] = torch.where(row[ids] < 0, row[ids] * factor, row[ids] / factor)
+        return logits
+
+    return keep
+
+
+def penalties(presence: float, frequency: float) -> Policy:
+    """logit -= count * frequency + (count > 0) * presence, counted in what was written (OpenAI's API reference)."""
+
+    def keep(logits: Tensor, pasts: Sequence[Past]) -> Tensor:
+        logits = logits.clone()
+        for row, past in zip(logits, pasts, strict=True):
+            if past.written:
+                ids, counts = torch.tensor(past.written, device=row.device).unique(return_counts=True)
+                row[ids] -= counts.to(row.dtype) * frequency + presence
+        return logits
+
+    return keep
+
+
+def dry(multiplier: float, base: float, allowed: int) -> Policy:
+    """Don't Repeat Yourself: logit -= multiplier * base ** (n - allowed) for a token that would lengthen a repetition
+    of n >= allowed tokens (github.com/oobabooga/text-generation-webui, pull request 5677).
+
+    The n tokens at the end, which stood somewhere before that token already; at most LONGEST are looked at.
+    """
+
+    def keep(logits: Tensor, pasts: Sequence[Past]) -> Tensor:
+        logits = logits.clone()
+        for row, past in zip(logits, pasts, strict=True):
+            for token, length in repeats(past.ids).items():
+                if length >= allowed:
+                    row[token] -= multiplier * base ** (length - allowed)
+        return logits
+
+    return keep
+
+
+def repeats(ids: Sequence[int]) -> dict[int, int]:
+    """For each token that would go on with a repetition: how many of the last ids stood before it already."""
+    found: dict[int, int] = {}
+    last = len(ids) - 1
+    for at in range(last):
+        if ids[at] == ids[last]:
+            length = 1
+            while length < min(LONGEST, at + 1) and ids[at - length] == ids[last - length]:
+                length += 1
+            found[ids[at + 1]] = max(found.get(ids[at + 1], 0), length)
+    return found
+
+
+def no_repeat(length: int) -> Policy:
+    """Refuse a token that would end a run of `length` tokens which stood before (Paulus et al. 2017, arXiv 1705.04304)."""
+
+    def keep(logits: Tensor, pasts: Sequence[Past]) -> Tensor:
+        logits = logits.clone()
+        for row, past in zip(logits, pasts, strict=True):
+            ids, end = past.ids, past.ids[len(past.ids) - length + 1 :]
+            same = [i for i in range(len(ids) - length + 1) if ids[i : i + length - 1] == end]
+            row[[ids[i + length - 1] for i in same]] = -torch.inf
+        return logits
+
+    return keep
+
+
+def without(phrases: Sequence[Sequence[int]]) -> Policy:
+    """Refuse the last token of each run of ids, once the others have been written."""
+
+    def keep(logits: Tensor, pasts: Sequence[Past]) -> Tensor:
+        logits = logits.clone()
+        for row, past in zip(logits, pasts, strict=True):
+            ended = [p[-1] for p in phrases if len(p) == 1 or past.ids[-len(p) + 1 :] == list(p[:-1])]
+            row[ended] = -torch.inf
+        return logits
+
+    return keep
+
+
+# -- composed
+
+
+def weighing(sampling: Sampling, phrases: Sequence[Sequence[int]] = ()) -> list[Policy]:
+    """What changes the odds of tokens, by what was written and by wish; `phrases` are the ids of `banned`."""
+    s = sampling
+    policies: list[Policy] = []
+    if s.logit_bias:
+        add = bias(dict(s.logit_bias))
+        policies.append(lambda logits, _: add(logits))
+    policies += [repetition(s.repetition_penalty)] if s.repetition_penalty != 1 else []
+    if s.presence_penalty or s.frequency_penalty:
+        policies.append(penalties(s.presence_penalty, s.frequency_penalty))
+    policies += [dry(s.dry, s.dry_base, s.dry_length)] if s.dry else []
+    policies += [no_repeat(s.no_repeat_ngram)] if s.no_repeat_ngram else []
+    policies += [without(phrases)] if phrases else []
+    return policies
+
+
+def cutting(sampling: Sampling) -> list[Filter]:
+    """What cuts off the unlikely part before a draw."""
+    s = sampling
+    filters: list[Filter] = [temperature(s.temperature)]
+    filters += [top_k(s.top_k)] if s.top_k else []
+    filters += [top_p(s.top_p)] if s.top_p < 1 else []
+    filters += [min_p(s.min_p)] if s.min_p > 0 else []
+    filters += [typical_p(s.typical_p)] if s.typical_p < 1 else []
+    return filters
+
+
+def chooser(sampling: Sampling, phrases: Sequence[Sequence[int]] = ()) -> Chooser:
+    """The settings as one function, built once."""
+    policies, filters = weighing(sampling, phrases), [] if sampling.temperature == 0 else cutting(sampling)
+
+    def choose(logits: Tensor, pasts: Sequence[Past], sources: Sequence[Random]) -> Tensor:
+        for weigh in policies:
+            logits = weigh(logits, pasts)
+        if not filters:
+            return logits.argmax(-1)
+        for keep in filters:
+            logits = keep(logits)
+        mass = logits.softmax(-1).double().cumsum(-1)  # (B, V)
+        draws = torch.tensor([[s.random()] for s in sources], dtype=mass.dtype, device=mass.device)
+        return torch.searchsorted(mass, draws * mass[:, -1:], right=True).squeeze(-1)
+
+    return choose
