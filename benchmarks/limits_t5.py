@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from qualm.lm.base import Sampling
 from qualm.lm.decode import steps
-from qualm.models.layers import Cache
+from qualm.lm.search import greedy
+from qualm.models._caches import Cache
 from qualm.models.llama import Llama, LlamaConfig
 from qualm.models.store import parameters
 from qualm.models.t5 import T5, T5Config
@@ -67,8 +68,9 @@ def taught(task: Task, reach: int) -> T5:
 def asked(model: T5, task: Task, length: int) -> tuple[float, float, float]:
     """Of rows of this length: the part written right whole, the part of symbols right, and how many are written."""
     ids, wanted = drawn(torch.full((ROWS,), length), task, torch.Generator().manual_seed(1))
-    new = itertools.islice(steps(model, [[START]] * ROWS, Sampling(), set(), model.encode(ids)), 2 * length + 2)
-    written = torch.tensor([[step.token for step in each] for each in new]).T  # (ROWS, 2 * length + 2)
+    begun = [[START]] * ROWS
+    new = itertools.islice(steps(model, begun, model.encode(ids), greedy(begun)), 2 * length + 2)
+    written = torch.tensor([[move.written[0].token for move in each] for each in new]).T  # (ROWS, 2 * length + 2)
     right = written[:, : length + 1] == wanted
     ended = F.pad(written == END, (0, 1), value=True).int().argmax(1)
     return right.all(1).float().mean().item(), right[:, :length].float().mean().item(), ended.float().mean().item()

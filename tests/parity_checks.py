@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from qualm.lm.base import Sampling
-from qualm.lm.decode import padded, steps
+from qualm.lm import search
+from qualm.lm.decode import steps
+from qualm.models._caches import Cache
 from qualm.models.base import Causal, Encoder, EncoderDecoder, Model
-from qualm.models.layers import Cache
 from qualm.models.store import load_model, save_model
 
 ALLOWED = 1e-4  # of logits and hidden states, absolute
@@ -330,11 +330,8 @@ def greedy(pair: Pair) -> float | None:
 
 
 def written_by_us(model: Causal, prompts: Sequence[Sequence[int]], cache: Cache) -> Tensor:
-    said: list[list[int]] = [[] for _ in prompts]
-    for _, new in zip(range(WRITTEN), steps(model, prompts, Sampling(), set(), cache), strict=False):
-        for row, token, _ in new:
-            said[row].append(token)
-    return padded(said, torch.device("cpu"))[0]
+    moves = islice(steps(model, prompts, cache, search.greedy(prompts)), WRITTEN)
+    return torch.tensor([[move.written[0].token for move in step] for step in moves]).T
 
 
 def written_by_them(model: Any, given: Mapping[str, Tensor], never: Sequence[int]) -> Tensor:

@@ -8,8 +8,8 @@ import transformers
 
 from qualm.errors import UsageError
 from qualm.lm.base import Sampling
-from qualm.lm.beam import Search, beams
-from qualm.lm.decode import opened_cache, padded
+from qualm.lm.beam import Beam, Beams, Plan
+from qualm.lm.decode import padded, steps
 from qualm.models.base import Decoder
 from qualm.models.gpt import Gpt, GptConfig
 from qualm.models.rnn import Rnn, RnnConfig
@@ -18,6 +18,15 @@ from test_families import subject
 from tiny import tiny_local
 
 END, VOCAB = 0, 4
+
+
+def found(model, prompts, plans, cache=None) -> list[list[Beam]]:
+    """The finished beams of each prompt, best first."""
+    cache = cache or model.new_cache(len(prompts), 16)
+    searches = [Beams(plan, prompt) for plan, prompt in zip(plans, prompts, strict=True)]
+    for _ in steps(model, prompts, cache, searches):
+        pass
+    return [search.best for search in searches]
 
 
 def toy(kind: str, vocab: int = VOCAB) -> Decoder:
@@ -44,17 +53,17 @@ def everything(model: Decoder, prompt: list[int], room: int, penalty: float) -> 
 @pytest.mark.parametrize("kind", ["gpt", "rnn"])
 def test_wide_enough_it_finds_the_best_of_all(kind, penalty):
     model, prompts, room = toy(kind), [[1, 2, 3], [2], [3, 3]], 4
-    wide = Search(VOCAB**room, [room] * 3, frozenset({END}), penalty)
-    for prompt, found in zip(prompts, beams(model, prompts, opened_cache(model, prompts), wide), strict=True):
+    wide = Plan(VOCAB**room, room, frozenset({END}), penalty)
+    for prompt, kept in zip(prompts, found(model, prompts, [wide] * 3), strict=True):
         wanted = everything(model, prompt, room, penalty)
-        assert [beam.tokens for beam in found[:5]] == [tokens for _, tokens in wanted[:5]]
-        assert [beam.score for beam in found] == pytest.approx([score for score, _ in wanted], abs=1e-4)
-        assert len(found) == len(wanted)
+        assert [beam.tokens for beam in kept[:5]] == [tokens for _, tokens in wanted[:5]]
+        assert [beam.score for beam in kept] == pytest.approx([score for score, _ in wanted], abs=1e-4)
+        assert len(kept) == len(wanted)
 
 
 def test_one_beam_is_greedy_and_prompts_have_rooms_of_their_own():
     model, prompts = toy("gpt", 40), [[1, 2, 3], [2], [9, 8, 7, 6, 5]]
-    together = beams(model, prompts, opened_cache(model, prompts), Search(1, [3, 9, 6], frozenset()))
+    together = found(model, prompts, [Plan(1, room, frozenset()) for room in (3, 9, 6)])
     for prompt, room, [beam] in zip(prompts, [3, 9, 6], together, strict=True):
         ids = list(prompt)
         for _ in range(room):
@@ -65,8 +74,8 @@ def test_one_beam_is_greedy_and_prompts_have_rooms_of_their_own():
 def test_what_is_never_written_is_in_no_beam():
     model = toy("gpt", 12)
     model.never = (3, 4, 5)
-    [found] = beams(model, [[1, 2]], opened_cache(model, [[1, 2]]), Search(4, [6], frozenset({0})))
-    assert not {3, 4, 5} & {token for beam in found for token in beam.tokens}
+    [kept] = found(model, [[1, 2]], [Plan(4, 6, frozenset({0}))])
+    assert not {3, 4, 5} & {token for beam in kept for token in beam.tokens}
 
 
 def theirs(model, ids: torch.Tensor, end: int, **settings) -> list[list[int]]:
@@ -90,8 +99,7 @@ def test_gpt2_has_transformers_beams(seed, vocab, penalty):
     model = Gpt(GptConfig(**sizes)).eval()
     model.load_state_dict({k: v for k, v in reference.state_dict().items() if k in model.state_dict()})
     prompts, room = [[1, 2, 3], [7, 8], [10, 9, 4, 11]], 14
-    found = beams(model, prompts, opened_cache(model, prompts), Search(5, [room] * 3, frozenset({0}), penalty))
-    for prompt, mine in zip(prompts, found, strict=True):
+    for prompt, mine in zip(prompts, found(model, prompts, [Plan(5, room, frozenset({0}), penalty)] * 3), strict=True):
         given = {"max_new_tokens": room, "length_penalty": penalty, "attention_mask": torch.ones(1, len(prompt))}
         wanted = theirs(reference, torch.tensor([prompt]), 0, **given)
         assert [beam.tokens for beam in mine] == [cut(row[len(prompt) :], 0) for row in wanted]
@@ -107,7 +115,8 @@ def test_t5_has_transformers_beams(seed):
     model.load_state_dict({k: v for k, v in reference.state_dict().items() if k in model.state_dict()})
     sources = [[5, 6, 7, 1], [9, 1], [3, 4, 5, 6, 7, 8, 1]]
     cache = model.encode(*padded(sources, torch.device("cpu")))
-    for source, mine in zip(sources, beams(model, [[2]] * 3, cache, Search(5, [12] * 3, frozenset({1}))), strict=True):
+    kept = found(model, [[2]] * 3, [Plan(5, 12, frozenset({1}))] * 3, cache)
+    for source, mine in zip(sources, kept, strict=True):
         wanted = theirs(reference, torch.tensor([source]), 1, max_new_tokens=12)
         assert [beam.tokens for beam in mine] == [cut(row[1:], 1) for row in wanted]
 

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import itertools
 import math
 import random
 from collections.abc import Callable
@@ -151,12 +150,15 @@ def test_each_source_is_read_once(lm, monkeypatch):
 
 
 def test_a_score_is_the_log_probability_that_generation_reports(lm):
-    sampling = Sampling(temperature=1.0, seed=3)
+    sampling = Sampling(max_tokens=12, temperature=1.0, seed=3)
     for prompt in PROMPTS:
         source = lm.tokens.encode_source(prompt)
-        written = [step for new in itertools.islice(lm._steps([source], sampling, set()), 12) for step in new]
-        pair = Pair(tuple(source), Span(0, [step.token for step in written], 0))
-        assert lm._score_batch([pair])[0] == pytest.approx([step.logprob for step in written], abs=1e-4)
+        batch, written = lm.batch(), []
+        batch.join(prompt, sampling)
+        while batch:
+            written += [token for delta in batch.step().values() for token in delta.tokens]
+        pair = Pair(tuple(source), Span(0, [token.id for token in written], 0))
+        assert lm._score_batch([pair])[0] == pytest.approx([token.logprob for token in written], abs=1e-4)
 
 
 def test_a_stream_is_the_answer_in_pieces(lm):
@@ -238,7 +240,7 @@ def test_an_answer_does_not_go_on_with_the_text_of_the_source():
     word = lm.tokens.encode("fox")
     writer = lm._writer("The", lm.tokens.encode_source("The"), Sampling())
     for token in word:
-        writer.push(token, 0.0)
+        writer.push(lm.spelling.token(token, 0.0))
     assert writer.text == "fox"
 
 
@@ -247,8 +249,8 @@ def test_what_the_template_puts_before_an_answer_is_no_part_of_it():
     for prompt, text in ((ask("Where?"), "Paris"), ("Where?", " Paris"), (BEGUN, " Paris")):
         writer = lm._writer(prompt, (), Sampling())
         for token in lm.tokens.encode(" Paris"):
-            writer.push(token, 0.0)
-        writer.push(1, 0.0)
+            writer.push(lm.spelling.token(token, 0.0))
+        writer.push(lm.spelling.token(1, 0.0))
         assert (writer.text, writer.finish) == (text, "stop")
 
 

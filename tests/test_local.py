@@ -10,11 +10,11 @@ import transformers
 
 from qualm.cases import ask
 from qualm.errors import QualmError, Unsupported, UsageError
-from qualm.lm import decode
+from qualm.lm import policies
 from qualm.lm.base import Completion, Sampling
 from qualm.lm.causal import CausalLM
-from qualm.lm.decode import chooser
 from qualm.lm.load import load_base
+from qualm.lm.policies import Past, chooser
 from tiny import TEXTS, saying, templated, tiny_local, tiny_tokens
 
 PROMPTS = [*TEXTS, "The", "今天", "😀", ask("What is the capital of France?"), ask("你好"), "a " * 30, "", "x"]
@@ -231,7 +231,7 @@ def test_the_same_seed_gives_the_same_and_another_another(lm):
 def test_draws_follow_the_probabilities():
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, -30.0]])
     choose, source = chooser(Sampling(temperature=0.5)), random.Random(0)
-    counts = torch.bincount(choose(logits.expand(20000, -1), [source] * 20000), minlength=5)
+    counts = torch.bincount(choose(logits.expand(20000, -1), [Past()] * 20000, [source] * 20000), minlength=5)
     assert counts / 20000 == pytest.approx((logits[0] / 0.5).softmax(-1), abs=0.01)
 
 
@@ -241,15 +241,15 @@ P = torch.tensor([[0.5, 0.3, 0.15, 0.05]])
 @pytest.mark.parametrize(
     ("keep", "kept"),
     [
-        (decode.top_k(1), [0]),
-        (decode.top_k(3), [0, 1, 2]),
-        (decode.top_k(9), [0, 1, 2, 3]),
-        (decode.top_p(0.4), [0]),
-        (decode.top_p(0.79), [0, 1]),
-        (decode.top_p(0.81), [0, 1, 2]),
-        (decode.min_p(0.5), [0, 1]),
-        (decode.min_p(1.0), [0]),
-        (decode.min_p(0.05), [0, 1, 2, 3]),
+        (policies.top_k(1), [0]),
+        (policies.top_k(3), [0, 1, 2]),
+        (policies.top_k(9), [0, 1, 2, 3]),
+        (policies.top_p(0.4), [0]),
+        (policies.top_p(0.79), [0, 1]),
+        (policies.top_p(0.81), [0, 1, 2]),
+        (policies.min_p(0.5), [0, 1]),
+        (policies.min_p(1.0), [0]),
+        (policies.min_p(0.05), [0, 1, 2, 3]),
     ],
 )
 def test_a_filter_keeps_what_its_paper_says(keep, kept):

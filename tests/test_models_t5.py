@@ -13,9 +13,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from qualm.errors import InputError
-from qualm.lm.base import Sampling
 from qualm.lm.decode import padded, steps
-from qualm.models.layers import CrossCache, quantize_int8
+from qualm.lm.search import greedy
+from qualm.models._caches import CrossCache
+from qualm.models.layers import quantize_int8
 from qualm.models.store import bytes_of, load_model, parameters, save_model
 from qualm.models.t5 import T5, T5Config, buckets
 
@@ -134,8 +135,8 @@ def test_greedy_writing_is_transformers(pair):
     told = {"max_new_tokens": 20, "do_sample": False, "use_cache": False}
     wanted = pair.theirs.generate(source, attention_mask=mask, **told)[:, 1:]
     cache = pair.ours.encode(source, lengths)
-    written = itertools.islice(steps(pair.ours, [[0]] * 4, Sampling(), set(), cache), 20)
-    assert torch.tensor([[step.token for step in new] for new in written]).T.tolist() == wanted.tolist()
+    written = itertools.islice(steps(pair.ours, [[0]] * 4, cache, greedy([[0]] * 4)), 20)
+    assert torch.tensor([[move.written[0].token for move in moves] for moves in written]).T.tolist() == wanted.tolist()
 
 
 def test_the_counts_are_those_counted(pair):

@@ -12,7 +12,7 @@ from parity_cells import ALLOWED as CELLS_ALLOWED
 from parity_cells import STACKS, measured_cells
 from parity_checks import ALLOWED, Pair, measured, pair_of
 from parity_real import REAL, measured_real, pair_of_real
-from qualm.models.layers import KVCache
+from qualm.models._caches import KVCache
 
 
 @pytest.mark.parametrize("name", BY_NAME)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from qualm.lm.causal import CausalLM
+from qualm.models._caches import Cache
 from qualm.models.llama import Llama, LlamaConfig
 from qualm.tokens.template import DEFAULT
 from qualm.tokens.tokenizer import Tokens
@@ -64,6 +65,19 @@ def tiny_local(seed: int = 0, context: int = 96, **config) -> CausalLM:
     return CausalLM(model, tokens, name="tiny")
 
 
+class Said(Cache):
+    """`lengths` counts how often a row was read."""
+
+    def __init__(self, lengths: torch.Tensor):
+        self.lengths = lengths
+
+    def keep(self, rows: torch.Tensor) -> None:
+        self.lengths = self.lengths[rows]
+
+    def add(self, other: "Said") -> None:
+        self.lengths = torch.cat((self.lengths, other.lengths))
+
+
 class Scripted(nn.Module):
     """A decoder that says `script` after any prompt, at the odds exp(9) to 1 for each token."""
 
@@ -75,15 +89,12 @@ class Scripted(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
         self.config = SimpleNamespace(context=context, vocab_size=vocab_size, eos_token_id=None, model_type="scripted")
 
-    def new_cache(self, batch: int, length: int) -> SimpleNamespace:
-        self.step = torch.zeros(batch, dtype=torch.long)
-        cache = SimpleNamespace(lengths=None)
-        cache.keep = lambda rows: setattr(self, "step", self.step[rows])
-        return cache
+    def new_cache(self, batch: int, length: int) -> "Said":
+        return Said(torch.zeros(batch, dtype=torch.long))
 
-    def hidden(self, ids: torch.Tensor, cache: SimpleNamespace, lengths: torch.Tensor | None = None) -> torch.Tensor:
-        said = self.step[:, None, None].expand(*ids.shape, 1).float()
-        self.step = self.step + 1
+    def hidden(self, ids: torch.Tensor, cache: "Said", lengths: torch.Tensor | None = None) -> torch.Tensor:
+        said = cache.lengths[:, None, None].expand(*ids.shape, 1).float()
+        cache.lengths = cache.lengths + 1
         return said
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:

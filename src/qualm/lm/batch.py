@@ -2,15 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
+from typing import Any
 
 from qualm.cases import Prompt
 from qualm.lm.answers import Completion, Token
 from qualm.lm.sampling import Sampling
 
-__all__ = ["ROWS", "SLOTS", "Batch", "Delta", "Token", "Whole"]
+__all__ = ["ROWS", "SLOTS", "Asking", "Batch", "Delta", "Token", "Whole"]
 
 ROWS = 32  # requests answered at once
 SLOTS = 16384  # tokens, read and to be written, that those may come to
@@ -105,3 +106,45 @@ class Whole(Batch):
     @property
     def waiting(self) -> int:
         return len(self._queue)
+
+
+class Asking(Batch):
+    """Another batch, whose prompts are put in another way: `asked` gives the prompt to put and notes on the answer."""
+
+    def __init__(self, inner: Batch, asked: Callable[[Prompt], tuple[Prompt, Mapping[str, Any]]]):
+        self._inner, self._asked = inner, asked
+        self._notes: dict[int, Mapping[str, Any]] = {}
+
+    def join(self, prompt: Prompt, sampling: Sampling = Sampling()) -> int:
+        put, notes = self._asked(prompt)
+        ticket = self._inner.join(put, sampling)
+        self._notes[ticket] = notes
+        return ticket
+
+    def leave(self, ticket: int) -> None:
+        self._inner.leave(ticket)
+        self._notes.pop(ticket, None)
+
+    def step(self) -> dict[int, Delta]:
+        return {ticket: self._noted(ticket, delta) for ticket, delta in self._inner.step().items()}
+
+    def _noted(self, ticket: int, delta: Delta) -> Delta:
+        if delta.completion is None:
+            return delta
+        notes = {**delta.completion.notes, **self._notes.pop(ticket, {})}
+        return replace(delta, completion=replace(delta.completion, notes=notes))
+
+    def needs(self, prompt: Prompt, sampling: Sampling = Sampling()) -> int:
+        return self._inner.needs(self._asked(prompt)[0], sampling)
+
+    @property
+    def running(self) -> int:
+        return self._inner.running
+
+    @property
+    def waiting(self) -> int:
+        return self._inner.waiting
+
+    @property
+    def held(self) -> int:
+        return self._inner.held

@@ -1,95 +1,136 @@
-"""Beam search: the few likeliest ways to go on are followed side by side (Sutskever et al. 2014, arXiv 1409.3215)."""
+"""Beam search: the few likeliest ways to go on are followed side by side (Sutskever et al. 2014, arXiv 1409.3215).
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+In groups they are held off from each other (diverse beam search: Vijayakumar et al. 2016, arXiv 1610.02424).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from qualm.errors import QualmError
-from qualm.lm.decode import Step, padded
-from qualm.models.base import Causal
-from qualm.models.layers import Cache
+from qualm.lm.policies import Past, Policy
+from qualm.lm.search import Move, Picked, Search
 
 
 class Beam(NamedTuple):
-    """One way to go on, its end token included, in nats a token; `score` is their sum over length ** penalty."""
+    """One way to go on, its end token included, in nats a token.
+
+    `total` is their sum after all policies, `score` that over length ** penalty.
+    """
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
+    total: float
     score: float
 
 
 @dataclass(frozen=True)
-class Search:
-    """Keep `width` beams a prompt; `rooms` are the most tokens of each answer, `ends` the tokens that end one.
+class Plan:
+    """Keep `width` beams, for answers of at most `room` tokens, ended by one of `ends`.
 
-    A `penalty` of 1 compares beams by their nats a token, 0 by their sum: above 0 it favours long answers.
+    A `penalty` of 1 compares beams by their nats a token, 0 by their sum: above 0 it favours long answers. `early`
+    stops at `width` finished ones; else a search goes on while a running beam, as it is, has a better score than the
+    worst of them: what transformers does by default. Each of `groups` is charged `diversity` nats for a token as often
+    as groups before it said it in the same step.
     """
 
     width: int
-    rooms: Sequence[int]
+    room: int
     ends: frozenset[int]
     penalty: float = 1.0
+    early: bool = False
+    groups: int = 1
+    diversity: float = 0.0
+    policies: Sequence[Policy] = ()
 
-    def scored(self, tokens: tuple[int, ...], logprobs: tuple[float, ...]) -> Beam:
-        return Beam(tokens, logprobs, sum(logprobs) / max(1, len(tokens)) ** self.penalty)
+
+@dataclass
+class Group:
+    """Beams that compete with each other: those that run, and the best that are finished, best first."""
+
+    running: list[Beam]
+    finished: list[Beam] = field(default_factory=list)
 
 
-@torch.inference_mode()
-def beams(model: Causal, prompts: Sequence[Sequence[int]], cache: Cache, search: Search) -> list[list[Beam]]:
-    """The best finished beams of each prompt, best first, `width` of them unless there are not so many.
+@dataclass
+class Beams(Search):
+    """The rows are the running beams of all groups, one group behind the other. `before` are the ids that were read."""
 
-    A prompt is done when no running beam, as it is, has a better score than the worst of `width` finished ones: what
-    transformers does by default. Prompts must not be empty, nor rooms 0; prompts are read into `cache`.
-    """
-    device, width = next(model.parameters()).device, search.width
-    ids, lengths = padded(prompts, device)
-    hidden = model.hidden(ids, cache, lengths)[torch.arange(len(prompts), device=device), lengths - 1]  # (B, D)
-    finished: list[list[Beam]] = [[] for _ in prompts]
-    running, left = [[search.scored((), ())] for _ in prompts], list(range(len(prompts)))
-    never = torch.tensor(model.never, dtype=torch.long, device=device)
-    while True:
-        logprobs = model.head(hidden).float().log_softmax(-1).index_fill(-1, never, -torch.inf)  # (beams, V)
+    plan: Plan
+    before: Sequence[int] = ()
+    others: Callable[[Sequence[Beam]], Mapping[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        self.width = self.plan.width
+        self.groups = [Group([Beam((), (), 0.0, 0.0)]) for _ in range(self.plan.groups)]
+        self.begun = False
+
+    def longer(self, beam: Beam, token: int, logprob: float, odds: float) -> Beam:
+        """A beam with a token more, which is worth `odds` after all policies."""
+        tokens, total = (*beam.tokens, token), beam.total + odds
+        return Beam(tokens, (*beam.logprobs, logprob), total, total / len(tokens) ** self.plan.penalty)
+
+    @property
+    def best(self) -> list[Beam]:
+        """Of all groups, best first; of equal ones the first group's."""
+        found = [beam for group in self.groups for beam in group.finished]
+        return sorted(found, key=lambda beam: -beam.score)[: self.plan.width]
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        return self.others(self.best[1:]) if self.others else {}
+
+    def take(self, logits: Tensor, hidden: Tensor) -> Move:
+        logprobs = logits[-1:] if not self.begun else logits
+        logprobs = logprobs.log_softmax(-1)  # (beams, V)
         if logprobs.isnan().any():
             raise QualmError("the model's logits are not numbers (NaN)", then="check its weights")
-        places, first = [], 0
-        for row in left:
-            mine = logprobs[first : first + len(running[row])]  # (W, V)
-            sums = torch.tensor([sum(beam.logprobs) for beam in running[row]], device=device)
-            most = min(width * (1 + max(1, len(search.ends))), mine.numel())  # so many may end, `width` go on
-            best = (sums[:, None] + mine).flatten().topk(most)
-            parents, tokens = best.indices // mine.shape[1], best.indices % mine.shape[1]
-            chosen = zip(parents.tolist(), tokens.tolist(), mine.flatten()[best.indices].tolist(), strict=True)
-            before, running[row] = running[row], []
-            for rank, (parent, token, logprob) in enumerate(chosen):
-                old = before[parent]
-                beam = search.scored((*old.tokens, token), (*old.logprobs, logprob))
-                if logprob == -torch.inf or len(running[row]) == width:
-                    break
-                if token not in search.ends and len(beam.tokens) < search.rooms[row]:
-                    running[row].append(beam)
-                    places.append((row, first + parent))
-                elif rank < width:
-                    finished[row].append(beam)
-            finished[row] = sorted(finished[row], key=lambda beam: -beam.score)[:width]
-            if len(finished[row]) == width and running[row] and running[row][0].score <= finished[row][-1].score:
-                running[row] = []
-            first += len(before)
-        left = [row for row in left if running[row]]
-        if not left:
-            return finished
-        which = torch.tensor([place for row, place in places if running[row]], device=device)
-        cache.keep(which)
-        last = torch.tensor([[beam.tokens[-1]] for row in left for beam in running[row]], device=device)
-        hidden = model.hidden(last, cache)[:, -1]
+        rows: list[int] = []
+        first, said = 0, list[int]()
+        for group in self.groups:
+            count = len(group.running)
+            mine = logprobs[first : first + count] if self.begun else logprobs
+            parents = self._go_on(group, mine, said) if count else []
+            rows += [first * self.begun + parent for parent in parents]
+            said += [beam.tokens[-1] for beam in group.running]
+            first += count
+        self.begun = True
+        feeds = [[beam.tokens[-1]] for group in self.groups for beam in group.running]
+        if feeds:
+            return Move((), feeds, rows)
+        best = self.best[0]
+        return Move([Picked(*pair) for pair in zip(best.tokens, best.logprobs, strict=True)])
 
-
-def best(found: Sequence[Sequence[Beam]], done: set[int]) -> Iterator[list[Step]]:
-    """The best beam of each prompt a token at a time, as `decode.steps` gives them."""
-    for at in range(max(len(kept[0].tokens) for kept in found)):
-        yield [
-            Step(row, kept[0].tokens[at], kept[0].logprobs[at])
-            for row, kept in enumerate(found)
-            if at < len(kept[0].tokens) and row not in done
-        ]
+    def _go_on(self, group: Group, logprobs: Tensor, said: Sequence[int]) -> list[int]:
+        """One step of a group: which of its beams the new ones come from."""
+        plan, width = self.plan, self.plan.width // self.plan.groups
+        odds = logprobs
+        if said and plan.diversity:
+            odds = odds - plan.diversity * torch.bincount(torch.tensor(said).to(odds.device), minlength=odds.shape[1])
+        if plan.policies:
+            pasts = [Past([*self.before, *beam.tokens], len(self.before)) for beam in group.running]
+            for weigh in plan.policies:
+                odds = weigh(odds, pasts)
+        totals = torch.tensor([beam.total for beam in group.running], device=odds.device)
+        most = min(width * (1 + max(1, len(plan.ends))), odds.numel())  # so many may end, `width` go on
+        best = (totals[:, None] + odds).flatten().topk(most).indices
+        told = [logprobs.flatten()[best].tolist(), odds.flatten()[best].tolist()]
+        before, group.running, kept = group.running, [], list[int]()
+        for rank, (place, logprob, worth) in enumerate(zip(best.tolist(), *told, strict=True)):
+            if worth == -torch.inf or len(kept) == width:
+                break
+            parent, token = divmod(place, odds.shape[1])
+            beam = self.longer(before[parent], token, logprob, worth)
+            if token not in plan.ends and len(beam.tokens) < plan.room:
+                group.running.append(beam)
+                kept.append(parent)
+            elif rank < width:
+                group.finished.append(beam)
+        group.finished = sorted(group.finished, key=lambda beam: -beam.score)[:width]
+        full = len(group.finished) == width
+        if full and group.running and (plan.early or group.running[0].score <= group.finished[-1].score):
+            group.running, kept = [], []
+        return kept

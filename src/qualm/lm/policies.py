@@ -153,7 +153,9 @@ def repeats(ids: Sequence[int]) -> dict[int, int]:
 
 
 def no_repeat(length: int) -> Policy:
-    """Refuse a token that would end a run of `length` tokens which stood before (Paulus et al. 2017, arXiv 1705.04304)."""
+    """Refuse a token that would end a run of `length` tokens which stands there already (Paulus et al. 2017, arXiv
+    1705.04304).
+    """
 
     def keep(logits: Tensor, pasts: Sequence[Past]) -> Tensor:
         logits = logits.clone()

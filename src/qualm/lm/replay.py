@@ -16,6 +16,7 @@ from qualm.cases import Prompt
 from qualm.errors import InputError, QualmError
 from qualm.files import hash_json
 from qualm.lm.base import LM, Card, Completion, Sampling, Scored
+from qualm.lm.batch import ROWS, SLOTS, Batch
 from qualm.lm.wrapped import Passing
 
 CHUNK = 256  # prompts or pairs asked and written at once: what a kill can lose
@@ -69,6 +70,10 @@ class Replay(Passing):
 
     def stream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Iterator[str]:
         return self.inner.stream(prompt, sampling)
+
+    def batch(self, rows: int = ROWS, slots: int = SLOTS) -> Batch:
+        """The model's own: what is asked there is not kept."""
+        return self.inner.batch(rows, slots)
 
     def _answer(self, things: Sequence[Thing], kind: "Kind[Thing, Said]") -> list[Said]:
         shelf, answers = self._shelf(), []

@@ -6,11 +6,13 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from qualm.errors import Unsupported
+from qualm.errors import TooLong, Unsupported
 from qualm.lm.base import UNDER, Prompt, Sampling, Scored
-from qualm.lm.causal import Writing
-from qualm.lm.decode import Step, Writer, padded
+from qualm.lm.causal import AHEAD, Writing
+from qualm.lm.decode import padded
+from qualm.lm.engine import Request
 from qualm.lm.scoring import Span, score_positions, windows
+from qualm.models._caches import Cache
 from qualm.models.base import EncoderDecoder, Model
 
 BATCH = 4096  # tokens read at once, of sources and of what is scored under them, padding included
@@ -45,7 +47,7 @@ class Seq2SeqLM(Writing):
         A pair whose context is longer than the model can look at stays unread.
         """
         spans: list[Pair] = []
-        sources, too_long = self._encode_all([context for context, _ in pairs])
+        sources, too_long = self._sources([context for context, _ in pairs])
         for item, source_ids in sources.items():
             ids = self.tokens.encode_target(pairs[item][1])
             spans += [Pair(tuple(source_ids), span) for span in windows(item, ids, 0, self.context)]
@@ -59,6 +61,16 @@ class Seq2SeqLM(Writing):
             Scored.lost(too_long[item]) if item in too_long else Scored(tuple(values))
             for item, values in enumerate(scores)
         ]
+
+    def _sources(self, contexts: Sequence[Prompt]) -> tuple[dict[int, list[int]], dict[int, str]]:
+        """By their places: the ids of the contexts that the model can look at, and why it cannot at the others."""
+        encoded, too_long = {}, {}
+        for i, context in enumerate(contexts):
+            try:
+                encoded[i] = self._fitting(self._encode(context), Sampling())
+            except TooLong as error:
+                too_long[i] = str(error)
+        return encoded, too_long
 
     @torch.inference_mode()
     def _score_batch(self, pairs: Sequence[Pair]) -> list[list[float]]:
@@ -77,24 +89,28 @@ class Seq2SeqLM(Writing):
         values = iter(score_positions(self.model, hidden[rows, at], tokens))
         return [[next(values) for _ in span.ids[span.first :]] for span in spans]
 
+    def opened(self, requests: Sequence[Request]) -> Cache:
+        sources = padded([request.ids for request in requests], next(self.model.parameters()).device)
+        room = max(min(request.slots, len(request.begun) + AHEAD) for request in requests)
+        return self.model.encode(*sources, room=room)
+
     def _encode(self, prompt: Prompt) -> list[int]:
         ids = self.tokens.encode_source(prompt)
         if not ids:
             raise Unsupported(
                 f"{self.name} cannot read nothing: its tokenizer names no bos or eos", then="give a text to read"
             )
-        return self._fits(ids, self.context)
+        return ids
 
-    def _writer(self, prompt: Prompt, ids: Sequence[int], sampling: Sampling) -> Writer:
-        return super()._writer(prompt, (), sampling)  # the answer's text does not go on with the source's
+    def _begun(self, ids: Sequence[int]) -> Sequence[int]:
+        return [self.start]
 
-    def _steps(self, encoded: Sequence[Sequence[int]], sampling: Sampling, done: set[int]) -> Iterator[list[Step]]:
-        with torch.inference_mode():
-            cache = self.model.encode(*padded(encoded, next(self.model.parameters()).device))
-        return self._written([[self.start]] * len(encoded), encoded, cache, sampling, done)
+    def _follows(self, ids: Sequence[int]) -> Sequence[int]:
+        return ()  # the answer's text does not go on with the source's
 
     def _room(self, ids: Sequence[int]) -> int:
-        return self.context
+        over = len(ids) - self.context
+        return self.context if over <= 0 else 1 - over
 
 
 def batches(pairs: Sequence[Pair]) -> Iterator[list[int]]:

@@ -1,6 +1,8 @@
 """One answer as its tokens come: which characters are sure, and when it ends."""
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from qualm.lm.answers import Completion, Token
 from qualm.lm.batch import Delta
@@ -66,7 +68,7 @@ class Writer:
             return len(self.text)
         return 0 if self.skip < 0 else len(self.raw) - self.skip - self.stops.open
 
-    def news(self, prompt_tokens: int) -> Delta | None:
+    def news(self, prompt_tokens: int, notes: Mapping[str, Any] | None = None) -> Delta | None:
         """What is sure now and was not told before; None if there is nothing."""
         first, sure = max(self.skip, 0), self.sure
         text, self.told = self.raw[first + self.told : first + sure], max(self.told, sure)
@@ -74,12 +76,12 @@ class Writer:
         while not self.finish and last > self.handed and self.starts[last - 1] >= first + sure:
             last -= 1
         tokens, self.handed = tuple(self.tokens[self.handed : last]), max(self.handed, last)
-        done = self.completion(prompt_tokens) if self.finish else None
+        done = self.completion(prompt_tokens, notes) if self.finish else None
         return Delta(text, tokens, done) if text or tokens or done else None
 
-    def completion(self, prompt_tokens: int) -> Completion:
+    def completion(self, prompt_tokens: int, notes: Mapping[str, Any] | None = None) -> Completion:
         logprobs = tuple(token.logprob for token in self.tokens)
-        return Completion(self.text, prompt_tokens, len(logprobs), self.finish, logprobs)
+        return Completion(self.text, prompt_tokens, len(logprobs), self.finish, logprobs, dict(notes or {}))
 
 
 class Spelling:
@@ -95,6 +97,10 @@ class Spelling:
 
     def text(self, token: int) -> str:
         return self(token).decode("utf-8", "replace")
+
+    def token(self, token: int, logprob: float, top: Sequence[tuple[int, float]] = ()) -> Token:
+        others = tuple((self.text(other), value) for other, value in top)
+        return Token(self.text(token), logprob, self(token), token, others)
 
     def _spell(self, token: int) -> bytes:
         table = self.tokens.byte_table

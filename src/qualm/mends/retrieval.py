@@ -16,16 +16,17 @@ import json
 import math
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from qualm.corpus.documents import Document, read
 from qualm.errors import InputError, UsageError
 from qualm.files import hash_json, writing
 from qualm.lm.base import LM, Completion, Prompt, Sampling, Scored
+from qualm.lm.batch import ROWS, SLOTS, Asking, Batch
 from qualm.mends.base import Mend, Mended, question_of, with_question
 from qualm.text.bm25 import Bm25, is_ideographic, terms
 from qualm.text.prompts import with_passages
@@ -112,6 +113,13 @@ class WithPassages(Mended):
             replace(a, notes={**a.notes, "passages": [tuple(p) for p in found]}) if found else a
             for a, (_, found) in zip(answers, asked, strict=True)
         ]
+
+    def batch(self, rows: int = ROWS, slots: int = SLOTS) -> Batch:
+        def asked(prompt: Prompt) -> tuple[Prompt, Mapping[str, Any]]:
+            put, found = self._ask(prompt)
+            return put, {"passages": [tuple(p) for p in found]} if found else {}
+
+        return Asking(self.inner.batch(rows, slots), asked)
 
     def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Scored]:
         return self.inner.score([(self._ask(context)[0], continuation) for context, continuation in pairs])

@@ -4,16 +4,19 @@ One step of a cell is a few lines below. A whole text goes through torch's fused
 and do not stop between steps.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from qualm.models._caches import Cache
 from qualm.models.base import Causal
-from qualm.models.layers import Cache, Int8Linear
+from qualm.models.layers import Int8Linear
 
 State = tuple[Tensor, ...]  # (h,), or (h, c) of an LSTM; each (B, H), or (layers, B, H) of a stack
 
@@ -207,6 +210,18 @@ class RecurrentCache(Cache):
     def keep(self, rows: Tensor) -> None:
         self.state = tuple(s[:, rows] for s in self.state)
         self.lengths = self.lengths[rows]
+
+    def add(self, other: "RecurrentCache") -> None:
+        self.state = tuple(torch.cat(pair, 1) for pair in zip(self.state, other.state, strict=True))
+        self.lengths = torch.cat((self.lengths, other.lengths))
+
+    def beginning(self, row: int, length: int) -> Self | None:
+        """Of all that was read, or of nothing less: a state cannot be taken back."""
+        if int(self.lengths[row]) != length:
+            return None
+        made = copy.copy(self)
+        made.keep(torch.tensor([row], device=self.lengths.device))
+        return made
 
     def detach(self) -> None:
         """Cut the state off from the graph that it was computed in."""

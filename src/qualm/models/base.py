@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from qualm.errors import InputError
-from qualm.models.layers import Cache, KVCache
+from qualm.models._caches import Cache, KVCache
 
 _HARMLESS = """
 _attn_implementation _attn_implementation_autoset _commit_hash _flash_attn_2_enabled _name_or_path architectures

@@ -6,9 +6,10 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
+from qualm.models._caches import Cache
 from qualm.models._dropout import Dropout
 from qualm.models.base import Config, Decoder
-from qualm.models.layers import Cache, Conv1D, Embedding, Linear, Reading, attend
+from qualm.models.layers import Conv1D, Embedding, Linear, Reading, attend
 
 DROPOUTS = ("attn_pdrop", "embd_pdrop", "resid_pdrop")
 ACTIVATIONS = {  # GELU, by tanh or as it is defined (Hendrycks and Gimpel 2016, arXiv 1606.08415)

@@ -1,12 +1,12 @@
-"""What the models share: attention, a cache of keys and values, norms, int8 linears."""
+"""What the models share: attention, norms, int8 linears."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qualm.models._caches import Cache, KVCache
 from qualm.models._dropout import attention
 
 
@@ -34,74 +34,6 @@ class RMSNorm(nn.Module):
         if x.dtype == torch.float32:
             return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
         return self.weight * F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype)
-
-
-class Cache(ABC):
-    """What a model keeps of the ids it has read, a row a text; `lengths` (B,) long counts them.
-
-    A model's `hidden` writes to it in place. Decoding and scoring know no more of it than this.
-    """
-
-    lengths: Tensor
-
-    @abstractmethod
-    def keep(self, rows: Tensor) -> None:
-        """Keep these rows, in this order; a row may be named more than once."""
-
-
-class KVCache(Cache):
-    """Keys and values of what was read so far; one slot a position, (B, Hkv, length, Dh) a layer.
-
-    `lengths` counts the slots of each row that are in use: new tokens take the positions from there on, and slots at
-    or beyond it are never seen, so rows padded on the right need no mask. Slots are added when they run out.
-    """
-
-    def __init__(self, layers: int, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device):
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.lengths = torch.zeros(shape[0], dtype=torch.long, device=device)
-
-    @property
-    def length(self) -> int:
-        """Slots a row."""
-        return self.keys[0].shape[2]
-
-    @property
-    def bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
-
-    def keep(self, rows: Tensor) -> None:
-        self.keys = [k[rows] for k in self.keys]
-        self.values = [v[rows] for v in self.values]
-        self.lengths = self.lengths[rows]
-
-    def trim(self, length: int) -> None:
-        """Forget what stands at or beyond position `length` in every row."""
-        self.lengths = self.lengths.clamp(max=length)
-
-    def reserve(self, length: int) -> None:
-        """Have at least `length` slots; what was read stays."""
-        missing = length - self.length
-        if missing > 0:
-            missing = max(missing, self.length)  # doubling keeps the cost of growing linear
-            self.keys = [F.pad(k, (0, 0, 0, missing)) for k in self.keys]
-            self.values = [F.pad(v, (0, 0, 0, missing)) for v in self.values]
-
-
-class CrossCache(KVCache):
-    """Besides, what a decoder looks up in a source text that was read whole.
-
-    `memory` holds keys and values (B, H, S, Dh) of the source for each layer, `memory_mask` (B, 1, 1, S) bool which
-    of its tokens count; None for all.
-    """
-
-    memory: list[tuple[Tensor, Tensor]]
-    memory_mask: Tensor | None = None
-
-    def keep(self, rows: Tensor) -> None:
-        super().keep(rows)
-        self.memory = [(k[rows], v[rows]) for k, v in self.memory]
-        self.memory_mask = None if self.memory_mask is None else self.memory_mask[rows]
 
 
 Bias = Callable[
@@ -152,12 +84,13 @@ class Reading:
         if self.cache is None:
             return k, v
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        if self.level:
-            keys[:, :, self.first : self.stop] = k
-            values[:, :, self.first : self.stop] = v
-        else:
-            keys[self.rows, :, self.positions] = k.transpose(1, 2)
-            values[self.rows, :, self.positions] = v.transpose(1, 2)
+        with torch.no_grad():  # gradients flow within a call, not through what is kept
+            if self.level:
+                keys[:, :, self.first : self.stop] = k
+                values[:, :, self.first : self.stop] = v
+            else:
+                keys[self.rows, :, self.positions] = k.transpose(1, 2)
+                values[self.rows, :, self.positions] = v.transpose(1, 2)
         if self.first == 0:
             return k, v
         return keys[:, :, : self.stop], values[:, :, : self.stop]

@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qualm.models._caches import Cache
 from qualm.models._rope import Rotary, read_rope, rotate
 from qualm.models.base import LARGEST, Config, Decoder
-from qualm.models.layers import Cache, Embedding, Linear, Reading, RMSNorm, attend
+from qualm.models.layers import Embedding, Linear, Reading, RMSNorm, attend
 
 WINDOWED = frozenset({"sliding_window", "use_sliding_window", "max_window_layers", "layer_types"})
 

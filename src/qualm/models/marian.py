@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qualm.models._caches import Cache, CrossCache
 from qualm.models._dropout import dropout
 from qualm.models.base import Config, EncoderDecoder
-from qualm.models.layers import Cache, CrossCache, Embedding, Linear, Reading, attend, attend_all, counted
+from qualm.models.layers import Embedding, Linear, Reading, attend, attend_all, counted
 
 ACTIVATIONS = {"swish": F.silu, "silu": F.silu, "relu": F.relu, "gelu": F.gelu}
 

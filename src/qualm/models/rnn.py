@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from qualm.models._caches import Cache
 from qualm.models._recurrent import CELLS, Recurrent, RecurrentCache, fill, locked_dropout, scale_head
 from qualm.models.base import Config, Decoder
-from qualm.models.layers import Cache, Embedding, Linear
+from qualm.models.layers import Embedding, Linear
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from qualm.models._caches import Cache, stacked
 from qualm.models._recurrent import Recurrent, RecurrentCache, State, fill, locked_dropout, locked_mask, scale_head
 from qualm.models.base import Config, EncoderDecoder
-from qualm.models.layers import Cache, Embedding, Linear
+from qualm.models.layers import Embedding, Linear
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,20 @@ class AttentionCache(RecurrentCache):
         super().keep(rows)
         self.memory, self.keys, self.fed = self.memory[rows], self.keys[rows], self.fed[rows]
         self.beyond = None if self.beyond is None else self.beyond[rows]
+
+    def add(self, other: "AttentionCache") -> None:  # pyrefly: ignore[bad-override]
+        super().add(other)
+        counts = stacked(self.counts(), other.counts(), 1)
+        self.memory, self.keys = stacked(self.memory, other.memory, 1), stacked(self.keys, other.keys, 1)
+        self.fed = torch.cat((self.fed, other.fed))
+        self.beyond = ~counts
+
+    def counts(self) -> Tensor:
+        """Which places of the memory are no padding, (B, S) bool."""
+        return self.memory.new_ones(self.memory.shape[:2], dtype=torch.bool) if self.beyond is None else ~self.beyond
+
+    def beginning(self, row: int, length: int) -> None:
+        return None
 
 
 class RnnAttention(EncoderDecoder):

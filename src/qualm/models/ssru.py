@@ -6,7 +6,6 @@ arXiv 1709.02755) without the output gate. What was written is held in one vecto
 grow. No class of Hugging Face's computes this; the names go on as in theirs.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -14,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qualm.models.layers import Cache, Linear
+from qualm.models._caches import Cache, Memory
+from qualm.models.layers import Linear
 from qualm.models.marian import CrossLayer, Marian, MarianConfig
 
 
@@ -52,11 +52,8 @@ class SsruConfig(MarianConfig):
         return replace(super().sized(depth, vocab, length, **ids), decoder_layers=max(1, depth // 3))
 
 
-class SsruCache(Cache):
-    """The state (B, D) of each layer, and what the decoder looks up in the source: see `CrossCache`."""
-
-    memory: Sequence[tuple[Tensor, Tensor]]
-    memory_mask: Tensor | None = None
+class SsruCache(Memory, Cache):
+    """The state (B, D) of each layer, and what the decoder looks up in the source."""
 
     def __init__(self, layers: int, like: Tensor):
         self.states = [like.new_zeros(len(like), like.shape[-1]) for _ in range(layers)]
@@ -65,8 +62,12 @@ class SsruCache(Cache):
     def keep(self, rows: Tensor) -> None:
         self.states = [state[rows] for state in self.states]
         self.lengths = self.lengths[rows]
-        self.memory = [(k[rows], v[rows]) for k, v in self.memory]
-        self.memory_mask = None if self.memory_mask is None else self.memory_mask[rows]
+        self.keep_memory(rows)
+
+    def add(self, other: "SsruCache") -> None:
+        self.states = [torch.cat(pair) for pair in zip(self.states, other.states, strict=True)]
+        self.lengths = torch.cat((self.lengths, other.lengths))
+        self.add_memory(other)
 
 
 class Recurrence(nn.Module):

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qualm.errors import InputError
+from qualm.models._caches import Cache, CrossCache
 from qualm.models._dropout import Dropout
 from qualm.models.base import Config, EncoderDecoder
-from qualm.models.layers import Cache, CrossCache, Embedding, Linear, Reading, RMSNorm, attend, attend_all, counted
+from qualm.models.layers import Embedding, Linear, Reading, RMSNorm, attend, attend_all, counted
 
 ARCHITECTURES = {"t5": "T5ForConditionalGeneration", "mt5": "MT5ForConditionalGeneration"}
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {

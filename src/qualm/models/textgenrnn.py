@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qualm.models._caches import Cache
 from qualm.models._recurrent import Recurrent, fill
 from qualm.models.base import Config, Decoder
-from qualm.models.layers import Cache, Embedding, Linear
+from qualm.models.layers import Embedding, Linear
 
 BLOCK = 2**15  # places of windows read at once: 50 MB of states
 
@@ -81,6 +82,9 @@ class WindowCache(Cache):
 
     def keep(self, rows: Tensor) -> None:
         self.ids, self.lengths = self.ids[rows], self.lengths[rows]
+
+    def add(self, other: "WindowCache") -> None:
+        self.ids, self.lengths = torch.cat((self.ids, other.ids)), torch.cat((self.lengths, other.lengths))
 
     def read(self, ids: Tensor, lengths: Tensor | None) -> None:
         """Take new ids (B, T), of which `lengths` (B,) count."""
