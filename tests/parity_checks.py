@@ -330,7 +330,7 @@ def greedy(pair: Pair) -> float | None:
 
 
 def written_by_us(model: Causal, prompts: Sequence[Sequence[int]], cache: Cache) -> Tensor:
-    moves = islice(steps(model, prompts, cache, search.greedy(prompts)), WRITTEN)
+    moves = islice(steps(model, prompts, cache, search.greedy(prompts, model.never)), WRITTEN)
     return torch.tensor([[move.written[0].token for move in step] for step in moves]).T
 
 

@@ -1,6 +1,7 @@
 """Beam search finds what trying everything finds, and what transformers' beams find."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from qualm.errors import UsageError
 from qualm.lm.base import Sampling
 from qualm.lm.beam import Beam, Beams, Plan
 from qualm.lm.decode import padded, steps
+from qualm.lm.policies import Words, weighing
 from qualm.models.base import Decoder
 from qualm.models.gpt import Gpt, GptConfig
 from qualm.models.rnn import Rnn, RnnConfig
@@ -23,6 +25,7 @@ END, VOCAB = 0, 4
 def found(model, prompts, plans, cache=None) -> list[list[Beam]]:
     """The finished beams of each prompt, best first."""
     cache = cache or model.new_cache(len(prompts), 16)
+    plans = [replace(plan, policies=weighing(Sampling(), Words(tuple(model.never)))) for plan in plans]
     searches = [Beams(plan, prompt) for plan, prompt in zip(plans, prompts, strict=True)]
     for _ in steps(model, prompts, cache, searches):
         pass

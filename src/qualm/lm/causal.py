@@ -14,7 +14,7 @@ from qualm.lm.constraints import Setting, constrain
 from qualm.lm.contrast import Contrast
 from qualm.lm.engine import Engine, Request
 from qualm.lm.local import Local
-from qualm.lm.policies import Past, chooser, weighing
+from qualm.lm.policies import Past, Words, chooser, weighing
 from qualm.lm.scoring import logprobs
 from qualm.lm.search import Drawing, Guess, Picked, Search, looked_up, source
 from qualm.lm.writer import Spelling, Writer
@@ -116,17 +116,17 @@ class Writing(Local):
 
     def _search(self, ids: Sequence[int], prompt: Prompt, sampling: Sampling) -> Search:
         before = self._begun(ids)
-        phrases = self._phrases(sampling.banned)
+        words = Words(self.model.never, self._phrases(sampling.banned))
         room = max(1, min(sampling.max_tokens, self._room(ids)))
         past = Past(list(before), len(before))
         if sampling.beams > 1:
             groups = (sampling.beam_groups, sampling.diversity_penalty)
             early, penalty = sampling.early_stopping, sampling.length_penalty
-            plan = Plan(sampling.beams, room, self.ends, penalty, early, *groups, weighing(sampling, phrases))
+            plan = Plan(sampling.beams, room, self.ends, penalty, early, *groups, weighing(sampling, words))
             return Beams(plan, before, self._others(prompt, ids, sampling) if sampling.n_best > 1 else None)
         if sampling.contrast:
-            return Contrast(sampling.contrast, sampling.top_k, past, weighing(sampling, phrases), sampling.alternatives)
-        plan = Drawing(chooser(sampling, phrases), past, source(sampling.seed, ids), sampling.alternatives)
+            return Contrast(sampling.contrast, sampling.top_k, past, weighing(sampling, words), sampling.alternatives)
+        plan = Drawing(chooser(sampling, words), past, source(sampling.seed, ids), sampling.alternatives)
         plan.limit = len(before) + room
         if sampling.shape is not None:
             size = self.model.config.vocab_size if hasattr(self.model.config, "vocab_size") else self.tokens.vocab_size

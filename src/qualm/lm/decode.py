@@ -29,14 +29,6 @@ def heard(model: Causal, feeds: Sequence[Sequence[int]], cache: Cache) -> Tensor
     return hidden[torch.arange(longest, device=device) < lengths[:, None]]
 
 
-def logits_of(model: Causal, hidden: Tensor) -> Tensor:
-    """Logits (N, V), -inf for what is never written."""
-    logits = model.head(hidden).float()
-    if not model.never:
-        return logits
-    return logits.index_fill(-1, torch.tensor(model.never, dtype=torch.long, device=logits.device), -torch.inf)
-
-
 @torch.inference_mode()
 def steps(
     model: Causal, prompts: Sequence[Sequence[int]], cache: Cache, searches: Sequence[Search]
@@ -47,7 +39,7 @@ def steps(
     """
     sizes = [len(prompt) for prompt in prompts]
     hidden = heard(model, prompts, cache).split(sizes)
-    logits = logits_of(model, torch.cat([states[-1:] for states in hidden])).split(1)
+    logits = model.head(torch.cat([states[-1:] for states in hidden])).float().split(1)
     held = [1] * len(searches)
     moves = [search.take(*both) for search, *both in zip(searches, logits, hidden, strict=True)]
     while True:
@@ -63,7 +55,7 @@ def steps(
         held = [len(going(move)) for move in moves]
         states = heard(model, [feed for move in moves for feed in move.feeds], cache)
         sizes = [sum(map(len, move.feeds)) for move in moves]
-        parts = zip(logits_of(model, states).split(sizes), states.split(sizes), strict=True)
+        parts = zip(model.head(states).float().split(sizes), states.split(sizes), strict=True)
         moves = [s.take(*part) if size else Move() for s, part, size in zip(searches, parts, sizes, strict=True)]
 
 

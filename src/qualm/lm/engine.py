@@ -15,7 +15,7 @@ from torch import Tensor
 
 from qualm.cases import Prompt
 from qualm.lm.batch import ROWS, SLOTS, Batch, Delta
-from qualm.lm.decode import going, heard, logits_of
+from qualm.lm.decode import going, heard
 from qualm.lm.prefixes import SHARED, Prefixes, alike
 from qualm.lm.sampling import Sampling
 from qualm.lm.search import Drawing, Move, Search, told_of
@@ -153,7 +153,7 @@ class Engine(Batch):
         assert self._cache is not None
         hidden = heard(self.model, [feed for request in self._running for feed in request.move.feeds], self._cache)
         sizes = [sum(map(len, request.move.feeds)) for request in self._running]
-        self._take(self._running, logits_of(self.model, hidden).split(sizes), hidden.split(sizes))
+        self._take(self._running, self.model.head(hidden).float().split(sizes), hidden.split(sizes))
         self._tell(self._running, told)
         self._close_ranks()
 
@@ -242,7 +242,7 @@ class Engine(Batch):
             self.prefixes.keep(request.begun, cache, row)
             request.held = 1
         hidden = [torch.cat(pieces) for pieces in reading.heard]
-        logits = logits_of(self.model, torch.cat([states[-1:] for states in hidden]))
+        logits = self.model.head(torch.cat([states[-1:] for states in hidden])).float()
         self._take(requests, logits.split(1), hidden)
         self._tell(requests, told)
         left, rows = settled(requests, cache)

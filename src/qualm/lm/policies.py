@@ -83,6 +83,12 @@ def typical_p(mass: float) -> Filter:
     return keep
 
 
+def refuse(ids: Sequence[int]) -> Filter:
+    """Never these ids."""
+    which = torch.tensor(ids, dtype=torch.long)
+    return lambda logits: logits.index_fill(-1, which.to(logits.device), -torch.inf)
+
+
 def bias(values: Mapping[int, float]) -> Filter:
     """Add to the logits of these ids (OpenAI's logit_bias)."""
     ids, added = torch.tensor(list(values)), torch.tensor(list(values.values()))
@@ -184,20 +190,32 @@ def without(phrases: Sequence[Sequence[int]]) -> Policy:
 # -- composed
 
 
-def weighing(sampling: Sampling, phrases: Sequence[Sequence[int]] = ()) -> list[Policy]:
-    """What changes the odds of tokens, by what was written and by wish; `phrases` are the ids of `banned`."""
+@dataclass(frozen=True)
+class Words:
+    """What a tokenizer and a model make of a sampling: ids that are never written, and the ids of `banned`."""
+
+    never: tuple[int, ...] = ()
+    phrases: Sequence[Sequence[int]] = ()
+
+
+def weighing(sampling: Sampling, words: Words = Words()) -> list[Policy]:
+    """What changes the odds of tokens, by what was written and by wish."""
     s = sampling
-    policies: list[Policy] = []
-    if s.logit_bias:
-        add = bias(dict(s.logit_bias))
-        policies.append(lambda logits, _: add(logits))
+    always = [bias(dict(s.logit_bias))] if s.logit_bias else []
+    always += [refuse(words.never)] if words.never else []
+    policies: list[Policy] = [plain(each) for each in always]
     policies += [repetition(s.repetition_penalty)] if s.repetition_penalty != 1 else []
     if s.presence_penalty or s.frequency_penalty:
         policies.append(penalties(s.presence_penalty, s.frequency_penalty))
     policies += [dry(s.dry, s.dry_base, s.dry_length)] if s.dry else []
     policies += [no_repeat(s.no_repeat_ngram)] if s.no_repeat_ngram else []
-    policies += [without(phrases)] if phrases else []
+    policies += [without(words.phrases)] if words.phrases else []
     return policies
+
+
+def plain(keep: Filter) -> Policy:
+    """A filter as a policy."""
+    return lambda logits, pasts: keep(logits)
 
 
 def cutting(sampling: Sampling) -> list[Filter]:
@@ -211,9 +229,9 @@ def cutting(sampling: Sampling) -> list[Filter]:
     return filters
 
 
-def chooser(sampling: Sampling, phrases: Sequence[Sequence[int]] = ()) -> Chooser:
+def chooser(sampling: Sampling, words: Words = Words()) -> Chooser:
     """The settings as one function, built once."""
-    policies, filters = weighing(sampling, phrases), [] if sampling.temperature == 0 else cutting(sampling)
+    policies, filters = weighing(sampling, words), [] if sampling.temperature == 0 else cutting(sampling)
 
     def choose(logits: Tensor, pasts: Sequence[Past], sources: Sequence[Random]) -> Tensor:
         for weigh in policies:

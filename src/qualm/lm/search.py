@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from qualm.errors import QualmError
-from qualm.lm.policies import Chooser, Past, chooser
+from qualm.lm.policies import Chooser, Past, Words, chooser
 from qualm.lm.sampling import Sampling
 
 Guess = Callable[[Sequence[int]], Sequence[int]]  # the ids so far -> how they may go on
@@ -133,9 +133,9 @@ def source(seed: int, ids: Sequence[int]) -> Random:
     return Random(int.from_bytes(digest.digest()))
 
 
-def greedy(prompts: Sequence[Sequence[int]]) -> list["Drawing"]:
+def greedy(prompts: Sequence[Sequence[int]], never: tuple[int, ...] = ()) -> list["Drawing"]:
     """The likeliest token, again and again, after each prompt."""
-    choose = chooser(Sampling())
+    choose = chooser(Sampling(), Words(never))
     return [Drawing(choose, Past(list(ids), len(ids)), Random(0)) for ids in prompts]
 
 

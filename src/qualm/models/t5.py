@@ -20,7 +20,7 @@ from qualm.models._dropout import Dropout
 from qualm.models.base import Config, EncoderDecoder
 from qualm.models.layers import Embedding, Linear, Reading, RMSNorm, attend, attend_all, counted
 
-ARCHITECTURES = {"t5": "T5ForConditionalGeneration", "mt5": "MT5ForConditionalGeneration"}
+ARCHITECTURES = {kind: f"{kind.upper()}ForConditionalGeneration" for kind in ("t5", "mt5")}
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
@@ -397,5 +397,4 @@ class T5(EncoderDecoder):
         return self.decoder.dropout(self.decoder.final_layer_norm(x))
 
     def head(self, hidden: Tensor) -> Tensor:
-        scaled = hidden * self.config.d_model**-0.5 if self.config.scale_decoder_outputs else hidden
-        return self.lm_head(scaled)
+        return self.lm_head(hidden * self.config.d_model**-0.5 if self.config.scale_decoder_outputs else hidden)
