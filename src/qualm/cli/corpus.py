@@ -15,6 +15,7 @@ from qualm.corpus.settings import (
     Cleaning,
     Collecting,
     Deduping,
+    Describing,
     Filtering,
     Packing,
     Running,
@@ -24,9 +25,11 @@ from qualm.corpus.settings import (
 )
 from qualm.errors import UsageError
 
-COLLECT, CLEAN, DEDUP, FILTER, SCRUB, SPLIT, PACK, RUNNING = (
+COLLECT, CLEAN, DEDUP, FILTER, SCRUB, SPLIT, PACK, DESCRIBE, RUNNING = (
     Group(name, sort_key=key)
-    for key, name in enumerate(("collect", "clean", "dedup", "filter", "scrub", "split", "pack", "Where it runs"), 3)
+    for key, name in enumerate(
+        ("collect", "clean", "dedup", "filter", "scrub", "split", "pack", "describe", "Where it runs"), 3
+    )
 )
 
 
@@ -41,6 +44,7 @@ class Chain:
     filtering: Annotated[Filtering, Parameter(name="*", group=FILTER)] = field(default_factory=Filtering)
     scrubbing: Annotated[Scrubbing, Parameter(name="*", group=SCRUB)] = field(default_factory=Scrubbing)
     splitting: Annotated[Splitting, Parameter(name="*", group=SPLIT)] = field(default_factory=Splitting)
+    describing: Annotated[Describing, Parameter(name="*", group=DESCRIBE)] = field(default_factory=Describing)
     packing: Annotated[Packing, Parameter(name="*", group=PACK)] = field(default_factory=Packing)
 
     @property
@@ -75,7 +79,7 @@ def corpus(
 
     Args:
         steps: collect, clean, dedup, filter, scrub, split or pack, or several in this order: collect,clean,dedup. Or
-            build, by a recipe.
+            build, by a recipe; or describe, which writes OUTPUT.html and OUTPUT.json.
         sources: A file or folder; to collect, several, patterns, - for stdin, hub:ORGANISATION/NAME. To build: a
             recipe.toml, or the manifest.json of what was built, which must come out again.
         output: The folder for documents.jsonl (of a split: train.jsonl and held_out.jsonl), dropped.jsonl,
@@ -83,13 +87,17 @@ def corpus(
     """
     wanted = [step.strip() for step in steps.split(",")]
     known, cache = chain.named, common.cache_folder
-    _check_words(wanted, sources, {"collect": chain.collecting, **known}, running.check)
+    _check_words(wanted, sources, {"collect": chain.collecting, "describe": chain.describing, **known}, running.check)
     if running.check:
         rooms.building.check(sources[0], running, cache)
         common.result({"schema": "qualm.corpus/1", "same": True}, "the same, bit for bit")
         return
     if output is None:
         raise UsageError("--output is missing", then="say where: -o corpus")
+    if wanted == ["describe"]:
+        told = rooms.describing.describe(sources[0], chain.describing)
+        common.result(told, "\n".join(map(str, rooms.description.write(told, output))))
+        return
     if wanted == ["build"]:
         _told(rooms.building.build(sources[0], output, running, cache), output, common)
         return
@@ -109,8 +117,8 @@ def corpus(
 
 def _check_words(wanted: list[str], sources: tuple[str, ...], known: dict[str, Any], check: bool) -> None:
     """Raises UsageError for a step that there is not, a setting of one that is not taken, and wrong sources."""
-    if unknown := [step for step in wanted if step not in known and wanted != ["build"]]:
-        raise UsageError(f"no step is named {unknown[0]!r}", then=f"there are: build, {', '.join(known)}")
+    if unknown := [step for step in wanted if step not in known and wanted not in (["build"], ["describe"])]:
+        raise UsageError(f"no step is named {unknown[0]!r}", then=f"there are: build, describe, {', '.join(known)}")
     if "collect" in wanted[1:]:
         raise UsageError(
             "collect is not the first step", then=f"write collect,{','.join(wanted).replace(',collect', '')}"

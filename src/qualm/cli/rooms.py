@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from qualm.cli import _launch as launch
     from qualm.cli import _spelling as spelling
     from qualm.cli import bars, tables
-    from qualm.corpus import account, building, collecting, documents, pipeline
+    from qualm.corpus import account, building, collecting, describing, description, documents, pipeline
     from qualm.lm import endpoint, export, load, local
     from qualm.mends import apply
     from qualm.models import _adapter_files as adapter_files
@@ -37,6 +37,8 @@ WHERE: Mapping[str, str] = {
     "bars": "qualm.cli.bars",
     "building": "qualm.corpus.building",
     "collecting": "qualm.corpus.collecting",
+    "describing": "qualm.corpus.describing",
+    "description": "qualm.corpus.description",
     "documents": "qualm.corpus.documents",
     "endpoint": "qualm.lm.endpoint",
     "export": "qualm.lm.export",
@@ -72,6 +74,8 @@ __all__ = [
     "bars",
     "building",
     "collecting",
+    "describing",
+    "description",
     "documents",
     "endpoint",
     "export",

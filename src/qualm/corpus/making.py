@@ -98,7 +98,7 @@ class Making:
         with writing(self.output / DROPPED) as log:
             for note in (note for chunks in self.passes for chunk in chunks for note in read_notes(chunk)):
                 if note.dropped:
-                    told = {n: getattr(note, n) for n in ("step", "id", "source", "reason", "detail")}
+                    told = {n: getattr(note, n) for n in ("step", "id", "source", "reason", "detail", "excerpt")}
                     log.write(json.dumps(told, ensure_ascii=False) + "\n")
         manifest = {"format": FORMAT, "version": VERSION, "qualm": __version__, **about, "steps": self.told}
         manifest["files"] = hashes(self.output, self.written)

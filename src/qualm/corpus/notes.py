@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qualm.corpus.document import Document
+from qualm.text import personal
+
+_SHOWN = 240  # characters
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Note:
     detail: str = ""
     dropped: bool = True
     counts: Mapping[str, int] = field(default_factory=dict)
+    excerpt: str = ""  # how a document that was dropped begins, without personal data
 
 
 Tell = Callable[[Note], None]
@@ -29,7 +33,12 @@ def silent(note: Note) -> None:
 
 
 def dropped(step: str, document: Document, reason: str, detail: str = "") -> Note:
-    return Note(step, document.id, document.source, reason, detail)
+    return Note(step, document.id, document.source, reason, detail, excerpt=_beginning(document))
+
+
+def _beginning(document: Document) -> str:
+    shown = " ".join(whole(document)[:2000].split())[:600]
+    return personal.scrub(shown, {})[0][:_SHOWN]
 
 
 def changed(step: str, document: Document, counts: Mapping[str, int]) -> Note:

@@ -124,6 +124,25 @@ class Filtering:
 
 
 @dataclass(frozen=True)
+class Describing:
+    """What a description reads.
+
+    Attributes:
+        sample: Documents, drawn by the hash of their content, from which all but sizes and exact copies are read.
+        tests: Files of test sets: how many documents share thirteen words with one.
+        seed: Of the clusters.
+    """
+
+    sample: int = 2000
+    tests: tuple[Path, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sample < 1:
+            raise UsageError(f"must be at least 1, not {self.sample}", where="sample")
+
+
+@dataclass(frozen=True)
 class Keeping:
     """A function of a document that says True to keep it, or False, or why not. From Python only."""
 

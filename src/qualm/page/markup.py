@@ -44,3 +44,8 @@ def h(tag: str, attributes: Attributes | None = None, *children: Child) -> Html:
         words.append(name if value is True else f'{name}="{escape(str(value))}"')
     opening = f"<{' '.join(words)}>"
     return Html(opening if tag in VOID else f"{opening}{join(children)}</{tag}>")
+
+
+def both(english: Child, chinese: Child, tag: str = "span") -> list[Html]:
+    """A text in both languages; the page shows one."""
+    return [h(tag, {"lang": "en"}, english), h(tag, {"lang": "zh"}, chinese)]

@@ -9,6 +9,8 @@ from importlib import resources
 from qualm.page.markup import Child, Html, h
 
 THEME = "qualm.page", "theme.css"  # colours, light and dark, and what all pages share
+LANGUAGES = "qualm.page", "languages.css"  # of two that are written, the page shows one
+SWITCH = "qualm.page", "switch.js"  # light or dark, English or Chinese, kept for the next page
 
 Asset = tuple[str, str]  # the package, and the file in it
 

@@ -11,8 +11,8 @@ from qualm import __version__
 from qualm.errors import QualmError
 from qualm.files import write_text
 from qualm.page.figures import duration, many, plain
-from qualm.page.markup import Child, Html, h
-from qualm.page.sheet import THEME, Sheet, document
+from qualm.page.markup import Child, Html, both, h
+from qualm.page.sheet import LANGUAGES, SWITCH, THEME, Sheet, document
 from qualm.training.curves import Curve, plot
 from qualm.training.metrics import LOG, ROWS, read_rows
 
@@ -30,11 +30,6 @@ class About:
     name: str
     unit: str  # of what validation reads
     facts: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
-
-
-def both(english: str, chinese: str, tag: str = "span") -> list[Html]:
-    """A text in both languages; the page shows one."""
-    return [h(tag, {"lang": "en"}, english), h(tag, {"lang": "zh"}, chinese)]
 
 
 class Page:
@@ -56,7 +51,7 @@ class Page:
 
     def write(self, fault: str = "") -> None:
         rows, told = read_rows(self.run / ROWS), read_rows(self.run / LOG)
-        sheet = Sheet(self.about.name, f"qualm {__version__}", (THEME, (OWN, "training.css")), ((OWN, "training.js"),))
+        sheet = Sheet(self.about.name, f"qualm {__version__}", (THEME, LANGUAGES, (OWN, "training.css")), (SWITCH,))
         write_text(self.path, document(sheet, _body(self.about, rows, told, fault)))
 
     @contextmanager
