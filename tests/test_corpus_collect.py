@@ -160,7 +160,7 @@ def test_a_reader_that_hangs_or_dies_is_ended_and_the_next_file_read(tmp_path, m
     pages = "".join(f"<p>{'word ' * 40}</p>" for _ in range(60_000))
     (tmp_path / "b.html").write_text(pages)
     (tmp_path / "c.html").write_text("<p>three</p>")
-    documents, told = taken([tmp_path], seconds=0.4, memory=64 * 2**20)
+    documents, told = taken([tmp_path], seconds=6, memory=48 * 2**20)
     assert told["b.html"].reason
     assert [d.text for d in documents] == ["one", "three"]
 
