@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from qualm.cases import Prompt, plain
@@ -25,13 +26,13 @@ class Counter(LM):
     """Says the number of each token it writes, a token a step, `pause` seconds a step, for as long as it is asked to.
 
     A prompt that holds "join fault", "step fault" or "long" makes it fail there. `steps` counts its steps, `most` the
-    most requests that ran at once, `written` the tokens of each prompt.
+    most requests that ran at once, `written` the tokens of each prompt. It writes at most `room` tokens.
     """
 
     can = frozenset({"generate", "score"})
 
-    def __init__(self, pause: float = 0.0, name: str = "counter"):
-        self.name, self.pause, self.card = name, pause, Card("counter", weights=name)
+    def __init__(self, pause: float = 0.0, name: str = "counter", room: int = 10**9):
+        self.name, self.pause, self.room, self.card = name, pause, room, Card("counter", weights=name)
         self.steps, self.most = 0, 0
         self.written: dict[str, int] = {}
         self.hold = threading.Event()  # while it is cleared, no step ends
@@ -70,7 +71,7 @@ class Counting(Batch):
         if "long" in text:
             raise TooLong("the prompt has 999 tokens and counter can look at 10", then="shorten the prompt")
         self.next += 1
-        self.asked[self.next] = (text, sampling)
+        self.asked[self.next] = (text, replace(sampling, max_tokens=min(sampling.max_tokens, self.lm.room)))
         return self.next
 
     def leave(self, ticket: int) -> None:

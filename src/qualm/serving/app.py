@@ -40,7 +40,9 @@ def build(house: House) -> ASGIApp:
         yield
         await house.stop()
 
-    app = FastAPI(title="Qualm", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Qualm", version=__version__, lifespan=life, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.state.house = house
     for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)
@@ -74,7 +76,7 @@ def about(app: FastAPI, house: House) -> None:
     async def version() -> dict[str, str]:
         return {"version": __version__}
 
-    @app.get("/metrics", responses=RESPONSES)
+    @app.get("/metrics", responses={**RESPONSES, 200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """For Prometheus."""
         return Response(house.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -114,16 +114,20 @@ class Completions:
         return self.reply(flights, [])
 
     def reply(self, flights: Flights | None, echoes: Sequence[tuple[Given, list[Place]]]) -> Json:
-        choices, read, written = [], 0, 0
+        choices, read, made = [], 0, 0
         for number, given in enumerate(self.given):
             text = given if isinstance(given, str) else given.text
             known = self._answers(flights, number) if flights else [(Completion("", finish="length"), [])]
             read += known[0][0].prompt_tokens or (len(echoes[number][0].ids) if echoes else 0)
-            written += sum(completion.tokens for completion, _ in known)
+            made += sum(completion.tokens for completion, _ in known)
             for completion, deltas in self._best(known):
                 choice = self._choice(len(choices), completion, deltas)
-                choices.append(self._with_echo(choice, text, echoes[number] if echoes else None))
-        return {**self.head, "choices": choices, "usage": usage(read, written)}
+                if self.body.echo:
+                    written = choice["logprobs"] or unspelled(completion)
+                    choice["text"] = text + completion.text
+                    choice["logprobs"] = self._echoed(*echoes[number], written) if echoes else None
+                choices.append(choice)
+        return {**self.head, "choices": choices, "usage": usage(read, made)}
 
     def _answers(self, flights: Flights, number: int) -> list[tuple[Completion, list[Delta]]]:
         places = range(number * self.tried, (number + 1) * self.tried)
@@ -149,18 +153,14 @@ class Completions:
             **ours(completion, tokens, top is not None),
         }
 
-    def _with_echo(self, choice: Json, text: str, read: tuple[Given, list[Place]] | None) -> Json:
-        """The choice with its prompt before it."""
-        if not self.body.echo:
-            return choice
-        choice = {**choice, "text": text + choice["text"]}
-        if read is None or self.body.logprobs is None:
-            return choice
-        before, after = echoed.logprobs(*read, self.body.logprobs), choice["logprobs"]
-        if after is not None:
-            shifted = {**after, "text_offset": [at + len(text) for at in after["text_offset"]]}
-            before = {name: [*before[name], *(shifted[name] or [])] if before[name] else None for name in before}
-        return {**choice, "logprobs": before}
+    def _echoed(self, given: Given, read: list[Place], written: Json) -> Json:
+        """The log-probabilities of a prompt, and behind them those of what was written, an entry a token in each."""
+        told, count = echoed.logprobs(given, read, self.body.logprobs or 0), len(written["tokens"])
+        after = {**written, "text_offset": [at + len(given.text) for at in written["text_offset"]]}
+        return {
+            name: [*before, *(after[name] or [None] * count)] if before is not None else None
+            for name, before in told.items()
+        }
 
     # -- the reply in pieces
 
@@ -194,6 +194,14 @@ class Completions:
     @property
     def _wants_usage(self) -> bool:
         return bool(self.body.stream_options and self.body.stream_options.include_usage)
+
+
+def unspelled(completion: Completion) -> Json:
+    """The legacy shape for an answer whose tokens are not told: all of its text stands in the first one."""
+    numbers = completion.logprobs or (None,) * completion.tokens
+    tokens = [completion.text, *[""] * len(numbers)][: len(numbers)]
+    offsets = [0, *[len(completion.text)] * len(numbers)][: len(numbers)]
+    return {"tokens": tokens, "token_logprobs": list(numbers), "top_logprobs": None, "text_offset": offsets}
 
 
 def _nats_a_token(completion: Completion) -> float:

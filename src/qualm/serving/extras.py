@@ -104,7 +104,7 @@ def records(app: FastAPI, house: House, refused: Refused) -> None:
         """Cases of a record, with what was read off each."""
         return house.audits.cases(name, probe, start, count)
 
-    @app.get("/v1/audits/{name}/report", responses=refused)
+    @app.get("/v1/audits/{name}/report", responses={**refused, 200: {"content": {"text/html": {}}}})
     def report(name: Name) -> Response:
         """The page that lies beside a record, for a frame without rights of its own."""
         policy = "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"

@@ -1,0 +1,309 @@
+"""The server under load, over loopback: many streaming clients, ten times more requests than there is room for, clients
+that leave. Prints what was asked for and what came, and leaves with 1 if a bound is missed.
+
+    python benchmarks/serving.py MODEL steady --clients 64 --seconds 300
+    python benchmarks/serving.py MODEL overload --times 10 --seconds 60
+    python benchmarks/serving.py MODEL leavers --clients 1000
+    python benchmarks/serving.py MODEL slow --seconds 60
+
+The server runs in a process of its own, and is killed at the end.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROWS, QUEUE = 16, 48
+PROMPTS = (
+    "Ana has",
+    "The cat is",
+    "Bo has a red",
+    "What colour is the fox?",
+    "猫是什么颜色？",
+    "Tell me of the owl 🦉",
+)
+
+
+@dataclass
+class Seen:
+    """What the clients saw."""
+
+    statuses: dict[int, int] = field(default_factory=dict)
+    first: list[float] = field(default_factory=list)  # seconds to the first token of what was accepted
+    whole: list[float] = field(default_factory=list)
+    tokens: int = 0
+    cut: int = 0  # accepted, and not brought to its [DONE]
+    without: int = 0  # refused without Retry-After
+    errors: int = 0  # resets, refused connections
+
+    def count(self, status: int) -> None:
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+
+
+class Server:
+    """`qualm serve` in a process of its own."""
+
+    def __init__(self, model: str, queue: int = QUEUE):
+        words = ["serve", f"m={model}", "--port", "0", "--rows", str(ROWS), "--queue", str(queue)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "qualm", *words, "-v"], stderr=subprocess.PIPE, text=True, env=os.environ
+        )
+        assert self.process.stderr is not None
+        found = None
+        while found is None:
+            line = self.process.stderr.readline()
+            assert line, "the server did not start"
+            found = re.search(r"http://[\d.]+:(\d+)/v1", line)
+        self.port = int(found[1])
+        self.log = subprocess.Popen(["cat"], stdin=self.process.stderr, stdout=subprocess.DEVNULL)
+
+    @property
+    def memory(self) -> float:
+        """Resident megabytes."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024
+
+    @property
+    def files(self) -> int:
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    async def gauges(self) -> dict[str, float]:
+        """What /metrics says is so now."""
+        text = (await get(self.port, "/metrics")).decode()
+        found = re.findall(
+            r"^qualm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc|model_faults)\{.*\} (\S+)",
+            text,
+            re.M,
+        )
+        return {name: float(value) for name, value in found}
+
+    async def idle(self, seconds: float = 30.0) -> float:
+        """Seconds until nothing runs and waits."""
+        started = time.monotonic()
+        while time.monotonic() - started < seconds:
+            now = await self.gauges()
+            if now["num_requests_running"] == now["num_requests_waiting"] == now["kv_cache_usage_perc"] == 0:
+                return time.monotonic() - started
+            await asyncio.sleep(0.02)
+        return float("inf")
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(timeout=60)
+        self.log.wait(timeout=10)
+        return code
+
+
+async def get(port: int, path: str) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+    found = await reader.read()
+    writer.close()
+    return found
+
+
+def body(number: int, tokens: int, stream: bool = True) -> bytes:
+    text = PROMPTS[number % len(PROMPTS)] + f" ({number})"
+    asked = {"messages": [{"role": "user", "content": text}], "max_tokens": tokens, "stream": stream, "temperature": 1}
+    data = json.dumps({**asked, "logit_bias": {"0": -100}}).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close"
+    return f"{head}\r\ncontent-length: {len(data)}\r\n\r\n".encode() + data
+
+
+async def ask(port: int, number: int, tokens: int, seen: Seen) -> int:
+    """One streamed request, to its end; its status, 0 if the connection broke."""
+    started, first = time.monotonic(), 0.0
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(body(number, tokens))
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        status = int(head.split(" ", 2)[1])
+        seen.count(status)
+        text = b""
+        while piece := await reader.read(65536):
+            if not first and b'"content":"' in piece.replace(b'"content":""', b""):
+                first = time.monotonic() - started
+            text += piece
+        writer.close()
+    except (OSError, asyncio.IncompleteReadError):
+        seen.errors += 1
+        return 0
+    if status != 200:
+        seen.without += "retry-after" not in head
+        return status
+    seen.cut += b"data: [DONE]" not in text
+    seen.tokens += text.count(b'"content":"') - text.count(b'"content":""')
+    seen.first.append(first)
+    seen.whole.append(time.monotonic() - started)
+    return status
+
+
+def share(numbers: list[float], p: float) -> float:
+    ordered = sorted(numbers)
+    return ordered[min(len(ordered) - 1, int(p * len(ordered)))] if ordered else float("nan")
+
+
+def told(seen: Seen, seconds: float) -> str:
+    times = ", ".join(f"p{round(100 * p)} {share(seen.first, p):.3f} s" for p in (0.5, 0.95, 0.99))
+    whole = ", ".join(f"p{round(100 * p)} {share(seen.whole, p):.3f} s" for p in (0.5, 0.95))
+    counts = ", ".join(f"{count} x {status}" for status, count in sorted(seen.statuses.items()))
+    return (
+        f"{counts}; cut {seen.cut}, broken {seen.errors}, refused without Retry-After {seen.without}\n"
+        f"time to first token {times}; whole {whole}; {seen.tokens / seconds:.0f} pieces/s"
+    )
+
+
+async def steady(server: Server, clients: int, seconds: float, tokens: int) -> list[str]:
+    """So many clients, each asking again as soon as it was answered."""
+    seen, end = Seen(), time.monotonic() + seconds
+    await asyncio.gather(*(ask(server.port, i, 8, Seen()) for i in range(ROWS)))
+    memory = [server.memory]
+
+    async def client(number: int) -> None:
+        while time.monotonic() < end:
+            await ask(server.port, number, tokens, seen)
+
+    async def watch() -> None:
+        while time.monotonic() < end:
+            await asyncio.sleep(5)
+            memory.append(server.memory)
+
+    await asyncio.gather(watch(), *(client(i) for i in range(clients)))
+    idle = await server.idle()
+    half = memory[len(memory) // 2]
+    print(f"{clients} clients, {seconds:.0f} s, {tokens} tokens each: {told(seen, seconds)}")
+    most = max(memory)
+    print(f"memory {memory[0]:.0f} MB at first, {half:.0f} at half time, {most:.0f} at most; idle after {idle:.2f} s")
+    wrong = [f"statuses {seen.statuses}"] if set(seen.statuses) - {200} else []
+    wrong += [f"{seen.cut} answers cut, {seen.errors} connections broken"] if seen.cut or seen.errors else []
+    wrong += [f"memory grew from {half:.0f} to {memory[-1]:.0f} MB"] if memory[-1] > 1.1 * half + 10 else []
+    return wrong + ([f"idle after {idle} s"] if idle > 5 else [])
+
+
+async def overload(server: Server, times: int, seconds: float, tokens: int) -> list[str]:
+    """`times` as many clients as there is room for, none of which waits before it asks again."""
+    calm, seen = Seen(), Seen()
+    for i in range(30):
+        await ask(server.port, i, tokens, calm)
+    before, end, most = server.memory, time.monotonic() + seconds, [0.0]
+
+    async def client(number: int) -> None:
+        while time.monotonic() < end:
+            if await ask(server.port, number, tokens, seen) != 200:
+                await asyncio.sleep(random.uniform(0.1, 0.3))
+
+    async def watch() -> None:
+        while time.monotonic() < end:
+            await asyncio.sleep(1)
+            most.append((await server.gauges())["num_requests_waiting"])
+
+    await asyncio.gather(watch(), *(client(i) for i in range(times * (ROWS + server_queue(server)))))
+    idle, after = await server.idle(), server.memory
+    print(f"{times} x overload, {seconds:.0f} s: {told(seen, seconds)}")
+    print(f"alone: whole p95 {share(calm.whole, 0.95):.3f} s; queue {max(most):.0f} at most; idle after {idle:.2f} s")
+    print(f"memory {before:.0f} -> {after:.0f} MB")
+    wrong = [f"statuses {seen.statuses}"] if set(seen.statuses) - {200, 429, 503} else []
+    wrong += [f"{seen.cut} answers cut, {seen.without} without Retry-After"] if seen.cut or seen.without else []
+    wrong += [f"memory {before:.0f} -> {after:.0f} MB"] if after > 1.1 * before + 10 else []
+    return wrong + ([f"idle after {idle} s"] if idle > 5 else [])
+
+
+def server_queue(server: Server) -> int:
+    return int(server.process.args[server.process.args.index("--queue") + 1])
+
+
+async def leavers(server: Server, clients: int, tokens: int) -> list[str]:
+    """Clients that ask and leave: at once, before the first token, in the middle, as a stream or not."""
+    rng = random.Random(0)
+
+    async def client(number: int) -> None:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(body(number, tokens, stream=number % 2 == 0))
+            for _ in range(number % 3):
+                await asyncio.wait_for(reader.read(256), 1.0)
+            await asyncio.sleep(rng.uniform(0, 0.2))
+            writer.transport.abort()
+        except (OSError, TimeoutError):
+            pass
+
+    for start in range(0, clients, 100):
+        await asyncio.gather(*(client(i) for i in range(start, min(clients, start + 100))))
+    idle, now, seen = await server.idle(), await server.gauges(), Seen()
+    await ask(server.port, 0, 4, seen)
+    print(f"{clients} clients that left: idle after {idle:.2f} s, {now}; the next one: {seen.statuses}")
+    wrong = [f"idle after {idle} s"] if idle > 1 else []
+    return wrong + ([f"the next one: {seen.statuses}"] if seen.statuses != {200: 1} else [])
+
+
+async def slow(server: Server, seconds: float, tokens: int) -> list[str]:
+    """Half-open heads and bodies that come a byte a second, beside a good client."""
+    calm, seen = Seen(), Seen()
+    for i in range(60):
+        await ask(server.port, i, tokens, calm)
+    closed: list[float] = []
+
+    async def hang(data: bytes, drip: bool) -> None:
+        started = time.monotonic()
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(data)
+        answer = asyncio.ensure_future(reader.read())
+        while not answer.done() and time.monotonic() - started < seconds:
+            if drip and not writer.is_closing():
+                writer.write(b" ")
+            await asyncio.wait([answer], timeout=1)
+        closed.append(time.monotonic() - started)
+        answer.cancel()
+        writer.transport.abort()
+
+    async def good() -> None:
+        end = time.monotonic() + min(seconds, 12)
+        while time.monotonic() < end:
+            await ask(server.port, 0, tokens, seen)
+
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+    started = head + b"content-type: application/json\r\ncontent-length: 100000\r\n\r\n{"
+    await asyncio.gather(good(), *(hang(head, False) for _ in range(300)), *(hang(started, True) for _ in range(100)))
+    ratio = share(seen.whole, 0.95) / share(calm.whole, 0.95)
+    print(f"400 slow clients: the last one was closed after {max(closed):.1f} s; good client p95 x {ratio:.2f}")
+    wrong = [f"closed after {max(closed):.1f} s"] if max(closed) > 12 else []
+    return wrong + ([f"good client p95 x {ratio:.2f}"] if ratio > 2 else [])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("what", choices=["steady", "overload", "leavers", "slow"])
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--tokens", type=int, default=64)
+    given = parser.parse_args()
+    server = Server(given.model, 16 if given.what == "overload" else max(QUEUE, given.clients))
+    runs = {
+        "steady": lambda: steady(server, given.clients, given.seconds, given.tokens),
+        "overload": lambda: overload(server, given.times, given.seconds, given.tokens),
+        "leavers": lambda: leavers(server, given.clients, given.tokens),
+        "slow": lambda: slow(server, given.seconds, given.tokens),
+    }
+    try:
+        wrong = asyncio.run(runs[given.what]())
+    finally:
+        files, code = server.files, server.end()
+    print(f"open files at the end {files}; the server left with {code}")
+    for each in wrong + ([f"exit {code}"] if code else []):
+        print(f"MISSED: {each}")
+    return int(bool(wrong or code))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
