@@ -34,12 +34,14 @@ class What:
         adapters: Serve the first model with each adapter of this folder too, under the names of their folders.
         engine: The address of another server (http://host/v1): the models are then names of its models.
         audits: The folder whose records the page shows.
+        knowledge: The folder where knowledge bases are kept; by default they go with the server.
     """
 
     mend: tuple[str, ...] = ()
     adapters: Path | None = None
     engine: str | None = None
     audits: Path | None = None
+    knowledge: Path | None = None
 
 
 @Parameter(name="*", group=WHO)
@@ -111,7 +113,7 @@ def serve(
     rooms.serving_logs.to(logging.StreamHandler(sys.stderr), level)
     allow_many(limits.connections)
     lms = dict(named(models, what, common))
-    house = rooms.serving_house.House(rooms.served.Models(lms, limits), limits, keys, what.audits)
+    house = rooms.serving_house.House(rooms.served.Models(lms, limits), limits, keys, what.audits, what.knowledge)
     listening = rooms.serving_run.bound(who.host, who.port)
     address = f"http://{who.host}:{listening.getsockname()[1]}"
     common.remark(f"serving {', '.join(lms)} at {address}/v1 (Ctrl-C ends it)")

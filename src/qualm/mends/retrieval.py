@@ -128,11 +128,16 @@ class WithPassages(Mended):
         return self.inner.stream(self._ask(prompt)[0], sampling)
 
     def _ask(self, prompt: Prompt) -> tuple[Prompt, Sequence[Passage]]:
-        question = question_of(prompt)
-        found = self.find(question) if question else ()
-        if isinstance(prompt, str) or not found:
-            return prompt, ()
-        return with_question(prompt, with_passages(question, [p.text for p in found])), found
+        return asked(prompt, self.find)
+
+
+def asked(prompt: Prompt, find: Find) -> tuple[Prompt, Sequence[Passage]]:
+    """The prompt with the passages that `find` gives for its last question, and these; as it was if none bear on it."""
+    question = question_of(prompt)
+    found = find(question) if question else ()
+    if isinstance(prompt, str) or not found:
+        return prompt, ()
+    return with_question(prompt, with_passages(question, [p.text for p in found])), found
 
 
 class Library:

@@ -6,17 +6,19 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from qualm import __version__
-from qualm.serving import answering, extras, page
+from qualm.serving import answering, extras, page, understanding
 from qualm.serving.around import Around
 from qualm.serving.chat import Chat
 from qualm.serving.completions import Completions
 from qualm.serving.errors import Busy, Refusal, of_http, of_validation
 from qualm.serving.house import House
+from qualm.serving.knowledge import owner
 from qualm.serving.schema import ChatBody, CompletionBody, ErrorBody
 
 REFUSALS = {401: "no key", 403: "not for this key", 404: "no such model", 408: "too slow", 413: "body too large"}
@@ -49,6 +51,7 @@ def build(house: House) -> ASGIApp:
     about(app, house)
     asked(app, house)
     extras.routes(app, house, RESPONSES)
+    understanding.routes(app, house, RESPONSES)
     page.mount(app)
     return Around(app, house)
 
@@ -100,6 +103,9 @@ def asked(app: FastAPI, house: House) -> None:
         """Answer messages."""
         served = answering.model(house, request, body)
         made = Chat(served, body, house.limits.choices)
+        if body.knowledge:
+            library = house.knowledge.find(owner(request), body.knowledge)
+            made.reads(await run_in_threadpool(library.passages))
         return await answering.answer(request, made, bool(body.stream))
 
     @app.post("/v1/completions", responses=STREAMED)

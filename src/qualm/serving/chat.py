@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from qualm.cases import Prompt
 from qualm.lm.base import Completion, Sampling, Shape
-from qualm.lm.batch import Delta
+from qualm.lm.batch import Delta, Token
+from qualm.mends.retrieval import Library, asked
 from qualm.serving.asking import sampling_of
 from qualm.serving.errors import Refusal
 from qualm.serving.flights import Flights
@@ -17,6 +19,7 @@ from qualm.serving.stream import KEEP_ALIVE
 from qualm.serving.tools import Tools
 
 DEFAULT_TOKENS = 1024  # where a request does not say
+ROOM = 32  # tokens of an answer that must fit beside passages
 PREFIX, KIND, PIECE = "chatcmpl", "chat.completion", "chat.completion.chunk"
 ANY_OBJECT = json.dumps({"type": "object"})
 
@@ -32,8 +35,17 @@ class Chat:
             raise Refusal(400, "top_logprobs needs logprobs", param="top_logprobs", code="invalid_value")
         self.served, self.body, self.tools = served, body, Tools.of(body)
         self.top = body.top_logprobs or 0
-        self.prompt = self.tools.told(body.messages)
+        self.prompt: Prompt = self.tools.told(body.messages)
         self.head = head(PREFIX, KIND, served)
+        self.notes: Json = {}  # what was done before the model was asked
+
+    def reads(self, library: Library) -> None:
+        """Put the passages that bear on the question before it, as many as the model has room for."""
+        for most in range(library.settings.k, 0, -1):
+            prompt, found = asked(self.prompt, lambda question: library.find(question)[:most])  # noqa: B023
+            if found and fits(self.served, prompt):
+                self.prompt, self.notes = prompt, {"passages": [tuple(passage) for passage in found]}
+                return
 
     def ask(self) -> Flights:
         body = self.body
@@ -76,8 +88,11 @@ class Chat:
             "message": message,
             "finish_reason": "tool_calls" if calls else finish_of(completion),
             "logprobs": chat_logprobs(tokens, self.top) if told else None,
-            **ours(completion, tokens, told),
+            **self._ours(completion, tokens, told),
         }
+
+    def _ours(self, completion: Completion, tokens: Sequence[Token], told: bool) -> Json:
+        return ours(replace(completion, notes={**completion.notes, **self.notes}), tokens, told)
 
     def _usage(self, completions: Sequence[Completion]) -> Json:
         return usage(completions[0].prompt_tokens, sum(each.tokens for each in completions))
@@ -110,7 +125,7 @@ class Chat:
         if delta.completion is not None:
             finish = "tool_calls" if calls else finish_of(delta.completion)
             known = tokens_of(flights.deltas[index])
-            pieces.append(self._piece(index, {}, finish=finish, more=ours(delta.completion, known, told)))
+            pieces.append(self._piece(index, {}, finish=finish, more=self._ours(delta.completion, known, told)))
         return pieces
 
     def _around_calls(
@@ -138,3 +153,9 @@ class Chat:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish, **(more or {})}
         piece = {**self.head, "object": PIECE, "choices": [choice]}
         return {**piece, "usage": None} if self._wants_usage else piece
+
+
+def fits(served: Served, prompt: Prompt) -> bool:
+    """Whether the model can look at a prompt and still answer; taken for granted where its tokenizer is not here."""
+    local = served.local
+    return local is None or len(local.tokens.encode_prompt(prompt)) + ROOM <= local.context

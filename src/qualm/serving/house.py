@@ -7,6 +7,7 @@ from pathlib import Path
 from qualm.serving.audits import Audits
 from qualm.serving.errors import Refusal
 from qualm.serving.keys import Key, Keys
+from qualm.serving.knowledge import Knowledge
 from qualm.serving.metrics import Metrics
 from qualm.serving.served import Models, Served
 from qualm.serving.settings import Limits
@@ -20,11 +21,13 @@ class House:
     limits: Limits = field(default_factory=Limits)
     keys: Keys = field(default_factory=Keys)
     records: Path | None = None
+    library: Path | None = None  # where knowledge bases are kept; None: in a folder that goes with the server
     crowded: Callable[[], bool] = lambda: False
     draining: bool = False
 
     def __post_init__(self) -> None:
         self.metrics, self.audits = Metrics(self.models), Audits(self.records)
+        self.knowledge = Knowledge(self.library)
 
     def start(self) -> None:
         for served in self.models.values():
@@ -33,6 +36,7 @@ class House:
     async def stop(self) -> None:
         for served in self.models.values():
             await served.worker.stop()
+        self.knowledge.close()
 
     def close(self) -> None:
         """Let nobody in any more; those inside may finish."""

@@ -143,6 +143,7 @@ class ChatBody(Asked):
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
+    knowledge: Annotated[str, Field(max_length=64)] | None = None  # ours: a knowledge base to read passages from
 
 
 class EmbeddingBody(Body):
@@ -176,6 +177,15 @@ class Pair(Body):
 class ScoreBody(Body):
     model: Annotated[str, Field(max_length=256)] = ""
     pairs: Annotated[list[Pair], Field(min_length=1, max_length=1024)]
+
+
+class ExplainBody(Body):
+    """`answer` left out: what the model answers itself."""
+
+    model: Annotated[str, Field(max_length=256)] = ""
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=64)]
+    answer: Annotated[str, Field(max_length=4096)] | None = None
+    seed: Annotated[int, Field(ge=0, le=MOST)] = 0
 
 
 class ErrorDetail(BaseModel):

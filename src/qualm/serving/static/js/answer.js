@@ -47,10 +47,12 @@ const ENDS = { length: "cut at its length", stopped: "stopped by you", tool_call
 
 /** @param {{answer: Answer, shaded: boolean, question: string}} props */
 export function Shown({ answer, shaded, question }) {
-  const sure = answer.tokens.length ? Math.exp(answer.tokens.reduce((sum, each) => sum + each.logprob, 0) / answer.tokens.length) : null;
-  const speed = answer.seconds > 0 && answer.tokens.length ? answer.tokens.length / answer.seconds : 0;
+  /** @type {number[]} */
+  const logprobs = answer.tokens.length ? answer.tokens.map((each) => each.logprob) : answer.ours?.logprobs || [];
+  const sure = logprobs.length ? Math.exp(logprobs.reduce((sum, each) => sum + each, 0) / logprobs.length) : null;
+  const speed = answer.seconds > 0 ? logprobs.length / answer.seconds : 0;
   const told = [
-    answer.tokens.length ? t("{n} tokens", { n: number(answer.tokens.length) }) : "",
+    logprobs.length ? t("{n} tokens", { n: number(logprobs.length) }) : "",
     speed ? t("{n} a second", { n: number(speed, speed < 10 ? 1 : 0) }) : "",
     sure === null ? "" : t("{p} sure a token", { p: percent(sure) }),
     answer.finish in ENDS ? t(ENDS[/** @type {keyof typeof ENDS} */ (answer.finish)]) : "",

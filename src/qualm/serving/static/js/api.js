@@ -93,3 +93,11 @@ export const drop = (base, file) =>
 
 /** @param {string} path */
 export const remove = (path) => asked(path, { method: "DELETE" }).then((r) => r.json());
+
+/** Save what an address gives as a file. @param {string} path @param {string} name */
+export async function file(path, name) {
+  const address = URL.createObjectURL(await (await asked(path, {})).blob());
+  const link = Object.assign(document.createElement("a"), { href: address, download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(address), 1000);
+}

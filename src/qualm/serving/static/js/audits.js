@@ -1,6 +1,6 @@
 // The records of audits and proofs: every limit with its interval, every mend against every limit, down to the cases.
 import { html, useEffect, useState } from "../vendor/preact.js";
-import { get } from "./api.js";
+import { file, get, key } from "./api.js";
 import { Cases } from "./cases.js";
 import { difference, figure, interval } from "./figures.js";
 import { Drawer, Empty, Trouble, useGet } from "./parts.js";
@@ -84,7 +84,7 @@ function Audit({ told }) {
   return html`<section aria-label=${told.subject}><h2>${told.subject} <small>${told.id}</small></h2>
     ${told.report ? html`<p><a href=${`#/report/${encodeURIComponent(told.id)}`}>${t("Open the full report")}</a></p>` : null}
     <div class="scroll" tabindex="0" role="region" aria-label=${told.subject}><table class="limits"><thead><tr><th scope="col">${t("Limit")}</th>
-      <th scope="col">${t("Reading")}</th><th scope="col">${t("95% interval")}</th><th scope="col">${t("Guessing")}</th><th scope="col">${t("Cases")}</th></tr></thead>
+      <th scope="col">${t("Reading")}</th><th scope="col" class="figure">${t("95% interval")}</th><th scope="col" class="figure">${t("Guessing")}</th><th scope="col">${t("Cases")}</th></tr></thead>
       <tbody>${value.measurements.map((/** @type {any} */ each) => html`<tr><th scope="row">${t(each.name)} <small>${each.better === "high" ? "↑" : "↓"}</small></th>
         ${each.reading ? html`<td><${Reading} each=${each} /></td><td class="figure">${interval(each.reading, each.unit)}</td>
           <td class="figure">${each.chance === null ? "–" : figure(each.chance, each.unit)}</td>
@@ -105,6 +105,12 @@ function Reading({ each }) {
 
 /** The page that lies beside a record, in a frame without rights. @param {{id: string}} props */
 export function Report({ id }) {
-  return html`<section class="report"><p><a href="#/audits">← ${t("Audits")}</a></p>
-    <iframe title=${t("Report")} sandbox="allow-scripts" src=${`/v1/audits/${encodeURIComponent(id)}/report`}></iframe></section>`;
+  const path = `/v1/audits/${encodeURIComponent(id)}/report`;
+  const [error, fail] = useState("");
+  const save = () => file(path, `${id.replace(/[^\w.-]/g, "-")}.html`).catch((failure) => fail(failure.message));
+  return html`<section class="report"><div class="bar"><a href="#/audits">← ${t("Audits")}</a>
+      <button type="button" class="quiet" onClick=${save}>${t("Save the report")}</button></div>
+    ${error ? html`<${Trouble} text=${error} />` : null}
+    ${key() ? html`<p class="soft">${t("Behind a key a report cannot be shown in a frame: save it and open the file.")}</p>`
+      : html`<iframe title=${t("Report")} sandbox="allow-scripts" src=${path}></iframe>`}</section>`;
 }

@@ -13,7 +13,7 @@ const KINDS = ["fixed", "broken", "all"];
 export function Cases({ sides, probe }) {
   const [read, set] = useState(/** @type {any[][] | null} */ (null));
   const [error, fail] = useState("");
-  const [kind, choose] = useState(sides.length > 1 ? "fixed" : "all");
+  const [chosen, choose] = useState("");
   const [shown, more] = useState(PAGE);
   useEffect(() => {
     Promise.all(sides.map((id) => all(id, probe))).then(set, (failure) => fail(failure.message));
@@ -21,8 +21,9 @@ export function Cases({ sides, probe }) {
   if (error) return html`<${Trouble} text=${error} />`;
   if (!read) return html`<p class="soft" role="status">${t("Loading")}</p>`;
   const pairs = joined(read);
-  const found = pairs.filter((pair) => kind === "all" || pair.kind === kind);
   const count = (/** @type {string} */ name) => (name === "all" ? pairs.length : pairs.filter((pair) => pair.kind === name).length);
+  const kind = chosen || KINDS.find((name) => count(name)) || "all";
+  const found = pairs.filter((pair) => kind === "all" || pair.kind === kind);
   return html`<div class="cases">
     ${sides.length > 1 ? html`<div class="tabs" role="group" aria-label=${t("Which cases")}>${KINDS.map(
       (name) => html`<button type="button" aria-pressed=${name === kind} onClick=${() => (choose(name), more(PAGE))}>${t(name)} <span class="count">${count(name)}</span></button>`,

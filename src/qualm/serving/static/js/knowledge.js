@@ -32,6 +32,7 @@ function Drop({ base, again }) {
   const [busy, work] = useState("");
   const input = useRef(/** @type {any} */ (null));
   const take = async (/** @type {File[]} */ files) => {
+    /** @type {{name: string, error: string}[]} */
     const failed = [];
     for (const file of files) {
       work(file.name);
