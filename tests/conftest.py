@@ -23,6 +23,10 @@ class Done(NamedTuple):
     err: str
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--screenshots", default="", help="a folder for pictures of every view of the page")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     without = pytest.mark.skip(reason=f"the folder of shared data is not named in {SHARED}")
     for item in items:

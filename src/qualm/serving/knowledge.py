@@ -18,7 +18,7 @@ from fastapi import Request
 from qualm.corpus.collecting import collect
 from qualm.corpus.settings import Collecting
 from qualm.corpus.taking import is_known
-from qualm.errors import QualmError
+from qualm.errors import InputError, QualmError
 from qualm.files import writing
 from qualm.mends.retrieval import Library, Passage, Retrieval, cut
 from qualm.serving.errors import Refusal
@@ -160,4 +160,7 @@ class Knowledge:
 
 def read(path: Path) -> list[Passage]:
     """The passages of a file. Raises QualmError if it cannot be read or says nothing."""
-    return [passage for document in collect([path], READING) for passage in cut(document)]
+    found = [passage for document in collect([path], READING) for passage in cut(document)]
+    if not found:
+        raise InputError("holds no text", where=path.name)
+    return found

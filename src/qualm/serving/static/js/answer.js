@@ -26,6 +26,8 @@ export async function ask(model, messages, settings, signal, tell) {
   const body = { model, messages: [...before, ...messages], ...rest, ...(knowledge ? { knowledge } : {}) };
   const answer = begun(model);
   const start = performance.now();
+  let due = 0; // the next frame shows all that came until then
+  const soon = () => (due = due || requestAnimationFrame(() => ((due = 0), tell({ ...answer }))));
   try {
     for await (const piece of chat(body, signal)) {
       answer.text += piece.text || "";
@@ -33,13 +35,14 @@ export async function ask(model, messages, settings, signal, tell) {
       answer.finish = piece.finish || answer.finish;
       answer.ours = piece.ours || answer.ours;
       answer.seconds = (performance.now() - start) / 1000;
-      tell({ ...answer });
+      soon();
     }
   } catch (error) {
     const stopped = error instanceof DOMException && error.name === "AbortError";
     answer.finish = stopped ? "stopped" : "error";
     answer.error = stopped ? "" : /** @type {Error} */ (error).message;
   }
+  cancelAnimationFrame(due);
   tell({ ...answer, finish: answer.finish || "stop" });
 }
 

@@ -41,7 +41,7 @@ function Matrix({ proofs }) {
   return html`<section aria-labelledby="matrix-title"><h2 id="matrix-title">${t("What each mend did to each limit")}</h2>
     <p class="legend"><span class="better">${GLYPH.better} ${t("better")}</span><span class="worse">${GLYPH.worse} ${t("worse")}</span>
       <span>${GLYPH["cannot tell"]} ${t("cannot tell")}</span><span>– ${t("not measured")}</span></p>
-    <div class="scroll" tabindex="0" role="region" aria-labelledby="matrix-title"><table class="matrix">
+    <div class="scroll" tabindex="0" role="group" aria-labelledby="matrix-title"><table class="matrix">
       <thead><tr><th scope="col">${t("Limit")}</th>${read.map((proof) => html`<th scope="col">${name(proof)}<small>${proof.before.subject}</small>
         ${proofs.find((each) => each.id === proof.id)?.report ? html`<a href=${`#/report/${encodeURIComponent(proof.id)}`}>${t("report")}</a>` : null}</th>`)}</tr></thead>
       <tbody>${limits.map((limit) => html`<tr><th scope="row">${t(limit)}</th>${read.map((proof) => {
@@ -81,9 +81,9 @@ function Audit({ told }) {
   const [chosen, choose] = useState("");
   if (error) return html`<${Trouble} text=${error} />`;
   if (!value) return html`<p class="soft" role="status">${t("Loading")}</p>`;
-  return html`<section aria-label=${told.subject}><h2>${told.subject} <small>${told.id}</small></h2>
+  return html`<section aria-label=${`${told.subject}, ${told.id}`}><h2>${told.subject} <small>${told.id}</small></h2>
     ${told.report ? html`<p><a href=${`#/report/${encodeURIComponent(told.id)}`}>${t("Open the full report")}</a></p>` : null}
-    <div class="scroll" tabindex="0" role="region" aria-label=${told.subject}><table class="limits"><thead><tr><th scope="col">${t("Limit")}</th>
+    <div class="scroll" tabindex="0" role="group" aria-label=${told.subject}><table class="limits"><thead><tr><th scope="col">${t("Limit")}</th>
       <th scope="col">${t("Reading")}</th><th scope="col" class="figure">${t("95% interval")}</th><th scope="col" class="figure">${t("Guessing")}</th><th scope="col">${t("Cases")}</th></tr></thead>
       <tbody>${value.measurements.map((/** @type {any} */ each) => html`<tr><th scope="row">${t(each.name)} <small>${each.better === "high" ? "↑" : "↓"}</small></th>
         ${each.reading ? html`<td><${Reading} each=${each} /></td><td class="figure">${interval(each.reading, each.unit)}</td>

@@ -7,19 +7,18 @@ import { t } from "./words.js";
 
 /** What an address gives, again when `path` changes. @param {string} path @returns {{value: any, error: string, again: () => void}} */
 export function useGet(path) {
-  const [state, set] = useState({ value: /** @type {any} */ (null), error: "" });
+  const [state, set] = useState({ path, value: /** @type {any} */ (null), error: "" });
   const [turn, again] = useState(0);
   useEffect(() => {
-    if (!path) return undefined;
     const stop = new AbortController();
-    set({ value: null, error: "" });
     get(path, { signal: stop.signal }).then(
-      (value) => set({ value, error: "" }),
-      (error) => stop.signal.aborted || set({ value: null, error: error.message }),
+      (value) => set({ path, value, error: "" }),
+      (error) => stop.signal.aborted || set({ path, value: null, error: error.message }),
     );
     return () => stop.abort();
   }, [path, turn]);
-  return { ...state, again: () => again((/** @type {number} */ n) => n + 1) };
+  const now = state.path === path ? state : { value: null, error: "" }; // asked again, what was there stays till then
+  return { value: now.value, error: now.error, again: () => again((/** @type {number} */ n) => n + 1) };
 }
 
 /** @param {{text: string}} props */
