@@ -275,7 +275,8 @@ def test_with_no_whole_checkpoint_nothing_is_overwritten(tmp_path):
         ({"settings": replace(SETTINGS, seed=1)}, "settings.seed"),
         ({"settings": replace(SETTINGS, steps=13)}, "settings.steps"),
         ({"data": rows(5)}, "data.content"),
-        ({"model": llama}, "start.weights"),
+        ({"model": llama}, r"model\.\w+ was None"),
+        ({"model": lambda: Net()}, "start.weights"),
     ],
 )
 def test_another_run_is_refused_with_the_field_that_changed(change, named, tmp_path):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from qualm.config import to_dict
 from qualm.errors import InputError, QualmError, Stopped
+from qualm.models.base import Model
 from qualm.training import state
 from qualm.training.average import Average
 from qualm.training.checkpoint import Checkpoints, find_fault
@@ -38,7 +39,6 @@ USUAL, ENOUGH = 32, 8  # losses remembered to tell a spike by, and how many it t
 MOST_NAMED = 8  # rows of a batch that are named
 NATS = 5.0  # a loss is no spike unless it is so much above the usual one
 GUARDS = ("threads", "strict", "precision", "shard")  # settings that do not decide the result of a step
-SAID = {"world_size": "--nproc", "threads": "--threads"}  # how a person says it
 
 Row = Mapping[str, Any]
 
@@ -50,7 +50,8 @@ class Hooks:
     `on_step` gets each row of metrics.jsonl, `on_event` each thing that a person should know of. After each step
     `should_stop` may ask for an end: the run saves and raises Stopped. `write` puts a model's files into a folder, the
     weights by name in model*.safetensors. `flops` is how many floating point operations a forward pass over one row
-    takes (0: not known), so that rows can say what share of the machine's peak is reached.
+    takes (0: not known), so that rows can say what share of the machine's peak is reached. `given` is what else decides
+    the run, by part and name, as JSON has it: a run is not gone on with under another.
     """
 
     validate: Callable[[nn.Module], float] | None = None
@@ -59,6 +60,7 @@ class Hooks:
     should_stop: Callable[[], bool] = lambda: False
     write: Callable[[nn.Module, Path], None] = state.write_weights
     flops: float = 0.0
+    given: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -183,39 +185,20 @@ class _Run:
         self.identity: dict[str, dict[str, Any]] = {
             "settings": {k: v for k, v in to_dict(self.settings).items() if k not in GUARDS},
             "data": {**self.data.identity, "rows": len(self.data)},
+            "model": to_dict(self.model.config) if isinstance(self.model, Model) else {},
             "start": {"weights": state.hash_weights(self.model)},
-            "machine": {**machine, "precision": self.precision.name, "shard": bool(self.sharded)},
-            "schedule": {"total": self.total, "peak": self.peak},
+            **self.hooks.given,
         }
-        self.ranks.agree({part: self.identity[part] for part in ("settings", "data", "start")})
+        self.ranks.agree(self.identity)
+        self.identity["schedule"] = {"total": self.total, "peak": self.peak}
+        self.identity["machine"] = {**machine, "precision": self.precision.name, "shard": bool(self.sharded)}
         if step is not None:
-            self._check(facts, places.path(step))
+            for said in state.check_same(facts, self.identity, self.settings.strict, places.path(step)):
+                self.hooks.on_event(said)
             self._restore(places.path(step))
             self.hooks.on_event(f"{places.folder}: goes on from step {step} of {self.total}")
         if self.ranks.first:
             self.metrics = Metrics(places.folder, self.progress.step)
-
-    def _check(self, found: Mapping[str, Any], where: Path) -> None:
-        """Refuse to go on with what would be another run."""
-        for part in ("settings", "data", "start"):
-            old, new = found[part], self.identity[part]
-            for name in sorted(old.keys() | new.keys()):
-                if old.get(name) != new.get(name):
-                    raise InputError(
-                        f"{part}.{name} was {old.get(name)!r} and is now {new.get(name)!r}",
-                        where=str(where),
-                        then="use the old one, or name another folder",
-                    )
-        for name, old in found["machine"].items():
-            new = self.identity["machine"][name]
-            if old != new and self.settings.strict:
-                raise QualmError(
-                    f"{name} was {old} and is now {new}, so the run would not go on bit for bit",
-                    where=str(where),
-                    then=f"say {SAID.get(name, name)} {old} again, or --no-strict (strict=False)",
-                )
-            if old != new:
-                self.hooks.on_event(f"{name} was {old} and is now {new}: the run does not go on bit for bit")
 
     def _restore(self, folder: Path) -> None:
         self.progress, kept = state.restore(folder, self.model, self.optimiser, self.ranks)

@@ -83,7 +83,7 @@ def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks
 
     page = Page(work, output / NAME, About(output.name, kind.unit, _facts(recipe, model, packed, held)))
     hooks = replace(hooks, validate=validate if held else None, write=write, on_step=page.watching(hooks.on_step))
-    hooks = replace(hooks, flops=objective.flops(model.config))
+    hooks = replace(hooks, flops=objective.flops(model.config), given=_given(recipe, held))
     with page.kept():
         result = fit(model, rows, objective.loss(), recipe.train, work, hooks)
     best = {"validation": result.best, "unit": kind.unit}
@@ -130,6 +130,12 @@ def _duration(recipe: Recipe, count: int, rows: int) -> Recipe:
         return recipe
     tokens = min(ENOUGH * count, OFTEN * rows * recipe.length)
     return replace(recipe, train=replace(s, steps=max(1, tokens // (s.batch * s.accumulate * recipe.length))))
+
+
+def _given(recipe: Recipe, held: Packed | None) -> dict[str, dict[str, Any]]:
+    """What decides a run beside its settings, rows and model."""
+    objective = {"name": objective_of(recipe).__name__, "smoothing": recipe.smoothing}
+    return {"objective": objective, "held_out": dict(held.identity) if held else {}}
 
 
 def _facts(recipe: Recipe, model: Model, packed: Packed, held: Packed | None) -> dict[tuple[str, str], dict[str, Any]]:

@@ -10,7 +10,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from qualm import registry
-from qualm.errors import UsageError
+from qualm.config import to_dict
+from qualm.errors import InputError, UsageError
 from qualm.models.base import DROPOUTS, Config, Model
 
 DEPTHS = {"tiny": 4, "small": 8, "medium": 12, "large": 16}
@@ -54,12 +55,19 @@ def depth_of(size: str | int, family: str = "llama", vocab: int = 0, length: int
 def with_keys(config: Config, keys: Mapping[str, str], dropout: float = 0.0) -> Config:
     """The config with other values of these keys, in JSON or as plain words, and of all its dropouts.
 
-    Raises InputError for a key that the family has not, or a value that it cannot take.
+    Raises InputError for a key that the family has not, a value that it cannot take, or one that changes nothing.
     """
     if not keys and not dropout:
         return config
     shares = {f.name: dropout for f in fields(config) if f.name in DROPOUTS} if dropout else {}
-    return type(config).from_hf({**config.to_hf(), **shares, **{k: _value(v) for k, v in keys.items()}}, "keys")
+    said, known = {key: _value(text) for key, text in keys.items()}, to_dict(config)
+    made = type(config).from_hf({**config.to_hf(), **shares, **said}, "keys")
+    for key, value in said.items():
+        if key in known and to_dict(made)[key] == known[key] != value:
+            raise InputError(
+                f"key {key!r} does nothing beside the config's other keys", where="keys", then="name those"
+            )
+    return made
 
 
 def _value(text: str) -> Any:

@@ -16,7 +16,9 @@ from qualm.training.optimisers import Optimiser
 from qualm.training.parallel import Ranks
 from qualm.training.sharded import DTensor, fitted, part, read_moments, whole
 
-FORMAT, VERSION = "qualm.training", 2
+FORMAT, VERSION = "qualm.training", 3
+FREE = ("machine", "schedule")  # parts of what a run is that may change; the machine with a word
+SAID = {"world_size": "--nproc", "threads": "--threads", "precision": "--precision"}  # how a person says it
 
 Tensors = Mapping[str, Tensor]
 
@@ -143,6 +145,33 @@ def restore(folder: Path, model: nn.Module, optimiser: Optimiser, ranks: Ranks) 
         torch.cuda.set_rng_state(random["random.cuda"], next(model.parameters()).device)
     progress["validations"] = [(step, value) for step, value in progress["validations"]]
     return Progress(**progress), tensors
+
+
+def check_same(found: Mapping[str, Any], now: Mapping[str, Any], strict: bool, where: Path) -> list[str]:
+    """Compare what decides a run with what decided it when it was saved, part by part and name by name.
+
+    Raises InputError for what would be another run, and with `strict` QualmError for another machine, on which the
+    same steps give other bits; without, returns what to tell of that.
+    """
+    for part in (part for part in now if part not in FREE):
+        old, new = found.get(part, {}), now[part]
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) != new.get(name):
+                raise InputError(
+                    f"{part}.{name} was {old.get(name)!r} and is now {new.get(name)!r}",
+                    where=str(where),
+                    then="use the old one, or name another folder",
+                )
+    changed = {name: (old, now["machine"][name]) for name, old in found["machine"].items()}
+    changed = {name: pair for name, pair in changed.items() if pair[0] != pair[1]}
+    for name, (old, new) in changed.items():
+        if strict:
+            raise QualmError(
+                f"{name} was {old} and is now {new}, so the run would not go on bit for bit",
+                where=str(where),
+                then=f"say {SAID.get(name, name)} {old} again, or --no-strict (strict=False)",
+            )
+    return [f"{name} was {a} and is now {b}: the run does not go on bit for bit" for name, (a, b) in changed.items()]
 
 
 def facts_of(progress: Progress, identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -97,6 +97,8 @@ def tune(pupil: Pupil, data: Path | str, output: Path | str, tuning: Tuning, hoo
 
     partly = state.write_weights if tuning.lora else write
     page = Page(work, output / NAME, About(output.name, "nats a target", _told(tuning, model, len(rows), len(held))))
+    given = {"tokenizer": {"hash": pupil.tokens.hash, "template": pupil.tokens.template_hash}}
+    hooks = replace(hooks, given={**given, "held_out": {"records": records_hash(held)}})
     hooks = replace(hooks, validate=validate, write=partly, on_step=page.watching(hooks.on_step))
     with page.kept():
         result = fit(model, learnt, loss, tuning.train, work, hooks)
