@@ -1,7 +1,6 @@
-"""A run is gone on with by what began it: any other setting, text, tokenizer or model is refused by name, or told of."""
+"""A run is gone on with by what began it: another setting, text, tokenizer or model is refused by name, or told of."""
 
 import json
-import os
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -138,7 +137,7 @@ def test_held_out_text_that_changed_is_refused(begun, tmp_path):
 def test_on_another_machine_it_goes_on_with_a_word_and_a_warning(begun, tmp_path):
     data, folder = begun(replace(RECIPE, train=replace(SETTINGS, seed=7)))
     settings, events = replace(SETTINGS, seed=7, threads=2), []
-    with pytest.raises(QualmError, match="threads was 1 and is now 2.*say --threads 1 again, or --no-strict"):
+    with pytest.raises(QualmError, match=r"threads was 1 and is now 2.*say --threads 1 again, or --no-strict"):
         train(data, folder, replace(RECIPE, train=settings))
     train(data, folder, replace(RECIPE, train=replace(settings, strict=False)), Hooks(on_event=events.append))
     assert "threads was 1 and is now 2: the run does not go on bit for bit" in events
@@ -188,8 +187,6 @@ def test_a_tuning_goes_on_with_its_own_model_and_tokenizer_alone(tuned):
     write_json(base / "config.json", config)
     known = read_json(base / "tokenizer.json")
     known["model"]["merges"] = known["model"]["merges"][:-3]
-    kept = os.stat(base / "tokenizer.json")
     write_json(base / "tokenizer.json", known)
-    assert kept.st_size != os.stat(base / "tokenizer.json").st_size
     with pytest.raises(InputError, match=r"(tokenizer\.hash|data\.\w+) was"):
         go_on()

@@ -153,12 +153,12 @@ def check_same(found: Mapping[str, Any], now: Mapping[str, Any], strict: bool, w
     Raises InputError for what would be another run, and with `strict` QualmError for another machine, on which the
     same steps give other bits; without, returns what to tell of that.
     """
-    for part in (part for part in now if part not in FREE):
-        old, new = found.get(part, {}), now[part]
+    for kind in (kind for kind in now if kind not in FREE):
+        old, new = found.get(kind, {}), now[kind]
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
                 raise InputError(
-                    f"{part}.{name} was {old.get(name)!r} and is now {new.get(name)!r}",
+                    f"{kind}.{name} was {old.get(name)!r} and is now {new.get(name)!r}",
                     where=str(where),
                     then="use the old one, or name another folder",
                 )
