@@ -208,11 +208,16 @@ def naive() -> None:
 # -- faults: die, or meet an error, after the n-th call that changes the disk
 
 
+REMEDIES = {errno.ENOSPC: "free some space", errno.EIO: "look at the disk"}
+REMEDIES |= dict.fromkeys((errno.EACCES, errno.EROFS), "make it writable")
+ERRORS = tuple(REMEDIES)
 CHANGES = ("fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "chmod")
 
 
 def arm(at: int, act: Callable[[str], None], count: list[str]) -> None:
-    """Patch the calls that change the disk, so that `act` is called after (odd: before) call number at // 2."""
+    """Patch the calls that change the disk, so that `act` is called after (odd: before) call number at // 2; a write has
+    come half through by then.
+    """
 
     def wrap(name: str, call: Callable) -> Callable:
         def patched(*args, **settings):
@@ -237,8 +242,33 @@ def arm(at: int, act: Callable[[str], None], count: list[str]) -> None:
             act("write")
         count.append("write")
 
-    whole = state.save_file
-    state.save_file = half_written
+    def opened(path, mode="r", *args, **settings):
+        if mode.startswith("r"):
+            return opening(path, mode, *args, **settings)
+        number = len(count)
+        count.append("open")
+        if at == 2 * number + 1:
+            act("open")
+        file = opening(path, mode, *args, **settings)
+        if at == 2 * number:
+            act("open")
+        file.write = halves(file, file.write)
+        return file
+
+    def halves(file, write):
+        def halved(data):
+            number = len(count)
+            count.append("write")
+            if at in (2 * number, 2 * number + 1):
+                write(data[: len(data) // 2])
+                file.flush()
+                act("write")
+            return write(data)
+
+        return halved
+
+    whole, opening = state.save_file, Path.open
+    state.save_file, Path.open = half_written, opened
     for name in CHANGES:
         setattr(os, name, wrap(name, getattr(os, name)))
 
@@ -259,9 +289,9 @@ def arm_at_step(at: int, act: Callable[[str], None], count: list[str], step: int
     Checkpoints.save = save
 
 
-def faults(folder: Path) -> dict:
-    """Die at each point of a save; then meet a full disk at each point; each time run again to the end."""
-    words = ("points", "unequal", "unusable", "fallen_back", "full", "unclear", "harmed", "orphans")
+def faults(folder: Path, all_errors: bool = False) -> dict:
+    """Die at each point of a save; then meet an error of the disk at each; each time run again to the end."""
+    words = ("points", "unequal", "unusable", "fallen_back", "failed", "unclear", "harmed", "orphans")
     found: dict = dict.fromkeys(words, 0)
     expected, *_ = alone(folder / "alone", SHORT)
     ready = folder / "ready"
@@ -292,7 +322,8 @@ def faults(folder: Path) -> dict:
         found["fallen_back"] += newest_whole(trial) < 24
         _finish(trial, expected, found)
     for at in range(1, 2 * len(calls), 2):
-        _meets_full_disk(shutil.copytree(ready, folder / f"full-{at}"), at, expected, found)
+        for error in ERRORS if all_errors else (ERRORS[at // 2 % len(ERRORS)],):
+            _meets(shutil.copytree(ready, folder / f"meets-{at}-{error}"), at, error, expected, found)
     return found
 
 
@@ -304,15 +335,19 @@ def _dies(trial: Path, at: int) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(fork(work), 0)[1]) == DIED
 
 
-def _meets_full_disk(trial: Path, at: int, expected: tuple, found: dict) -> None:
-    """The disk is full at one point of a save: the run must end with a clear error, and nothing older may be hurt."""
+def fails_with(error: int) -> Callable[[str], None]:
+    def fail(name: str) -> None:
+        raise OSError(error, os.strerror(error))
+
+    return fail
+
+
+def _meets(trial: Path, at: int, error: int, expected: tuple, found: dict) -> None:
+    """The disk fails at one point of a save: the run must end with a clear error, and nothing older may be hurt."""
     said = trial.with_suffix(".said")
 
     def work() -> None:
-        def full(name: str) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        arm_at_step(at, full, [])
+        arm_at_step(at, fails_with(error), [])
         try:
             run(trial, Shared(), SHORT)
         except QualmError as error:
@@ -321,8 +356,8 @@ def _meets_full_disk(trial: Path, at: int, expected: tuple, found: dict) -> None
 
     status = os.waitstatus_to_exitcode(os.waitpid(fork(work), 0)[1])
     words = said.read_text() if said.exists() else ""
-    found["full"] += 1
-    found["unclear"] += not (status == 1 and "No space left on device" in words and "free some space" in words)
+    found["failed"] += 1
+    found["unclear"] += not (status == 1 and f"{os.strerror(error)}; {REMEDIES[error]}" in words)
     found["harmed"] += bool([p for p in trial.glob("step-*") if checkpoint.find_fault(p)])
     found["harmed"] += not (trial / "step-000024").exists()
     _finish(trial, expected, found)
@@ -347,6 +382,7 @@ if __name__ == "__main__":
     place, trials = Path(sys.argv[1]), int(sys.argv[2])
     torch.set_num_threads(1)
     warm(place / "warm")
-    happened = {"kills": kills(place / "kills", trials=trials), "faults": faults(place / "faults")}
+    found = faults(place / "faults", all_errors=trials > 10)
+    happened = {"kills": kills(place / "kills", trials=trials), "faults": found}
     happened["naive"] = kills(place / "naive", naive, max(3, trials // 3))
     print(json.dumps(happened))

@@ -1,6 +1,7 @@
 """Files that are either whole or not there: written to a temporary name, synced, renamed. And content hashes."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,21 @@ from pathlib import Path
 from typing import IO, Any
 
 from qualm.errors import InputError, QualmError
+
+CLOSED = dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable")
+REMEDIES = {**CLOSED, errno.EIO: "look at the disk"}  # of all else that keeps one from writing: free some space
+
+
+@contextlib.contextmanager
+def changing(where: Path | str, act: str = "write", then: str = "or name another place") -> Iterator[None]:
+    """Raises QualmError, which says what to do about it, where the disk is full, failing or closed to us."""
+    try:
+        yield
+    except OSError as error:
+        mend = REMEDIES.get(error.errno or 0, "free some space")
+        raise QualmError(
+            f"cannot {act}: {error.strerror or error}", where=str(where), then=f"{mend}, {then}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -21,19 +37,17 @@ def writing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise QualmError(
-            f"cannot write: {error.strerror or error}", where=str(path), then="free some space or name another place"
-        ) from error
+        with changing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong first is told
+            temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

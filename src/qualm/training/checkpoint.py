@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,7 +18,7 @@ from typing import Any, Self
 from safetensors import SafetensorError
 
 from qualm.errors import InputError, QualmError
-from qualm.files import hash_file, hash_json, sync_folder, write_text
+from qualm.files import changing, hash_file, hash_json, sync_folder, write_text
 
 try:
     import fcntl
@@ -38,11 +39,9 @@ class Checkpoints:
         self.folder, self.on_event = folder, on_event
 
     def __enter__(self) -> Self:
-        try:
+        with self._changing("save a checkpoint"):
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise self._failed(error) from error
         if fcntl is not None:
             try:
                 fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,8 +50,9 @@ class Checkpoints:
                 raise QualmError(
                     "another run is writing here", where=str(self.folder), then="wait for it, or name another folder"
                 ) from error
-        for left in self.folder.glob(".*.tmp"):  # of a run that was killed
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        with self._changing("remove what a run left that was killed"):
+            for left in self.folder.glob(".*.tmp"):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -74,15 +74,14 @@ class Checkpoints:
         final = self.path(step)
         building = final.with_name(f".{final.name}.{os.getpid()}.tmp")
         try:
-            building.mkdir()
-            fill(building)
-            seal(building)
-            if final.exists():  # damaged, or of a later time that was lost
-                self._remove(step)
-            building.rename(final)
-            sync_folder(self.folder)
-        except (OSError, SafetensorError) as error:
-            raise self._failed(error) from error
+            with self._changing("save a checkpoint"):
+                building.mkdir()
+                fill(building)
+                seal(building)
+                if final.exists():  # damaged, or of a later time that was lost
+                    self._remove(step)
+                building.rename(final)
+                sync_folder(self.folder)
         finally:
             shutil.rmtree(building, ignore_errors=True)
 
@@ -105,12 +104,10 @@ class Checkpoints:
 
     def prune(self, keep: set[int]) -> None:
         """Remove all checkpoints but the last two and those in `keep`."""
-        try:
+        with self._changing("remove an old checkpoint"):
             for step in self.steps()[2:]:
                 if step not in keep:
                     self._remove(step)
-        except OSError as error:
-            raise self._failed(error, "remove an old checkpoint") from error
 
     def _remove(self, step: int) -> None:
         path = self.path(step)
@@ -119,9 +116,16 @@ class Checkpoints:
         path.rename(gone)
         shutil.rmtree(gone)
 
-    def _failed(self, error: Exception, act: str = "save a checkpoint") -> QualmError:
-        reason = getattr(error, "strerror", None) or str(error)
-        return QualmError(f"cannot {act}: {reason}", where=str(self.folder), then="free some space, then run again")
+    @contextmanager
+    def _changing(self, act: str) -> Iterator[None]:
+        then = "then run again"
+        try:
+            with changing(self.folder, act, then):
+                yield
+        except SafetensorError as error:  # which keeps the reason in its words
+            raise QualmError(
+                f"cannot {act}: {error}", where=str(self.folder), then=f"free some space, {then}"
+            ) from error
 
 
 def seal(folder: Path) -> None:
@@ -149,12 +153,17 @@ def find_fault(folder: Path) -> str:
         return "its manifest is missing"
     except (ValueError, KeyError, TypeError, RecursionError):
         return "its manifest is damaged"
+    except OSError as error:
+        return f"its manifest cannot be read ({error.strerror})"
     for name, file in files.items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != file["bytes"] or hash_file(path) != file["sha256"]:
-            return f"{name} is damaged"
+        try:
+            if path.stat().st_size != file["bytes"] or hash_file(path) != file["sha256"]:
+                return f"{name} is damaged"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
     return ""
 
 

@@ -60,7 +60,7 @@ class Hooks:
     should_stop: Callable[[], bool] = lambda: False
     write: Callable[[nn.Module, Path], None] = state.write_weights
     flops: float = 0.0
-    given: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    given: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

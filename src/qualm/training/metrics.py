@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from qualm.errors import QualmError
-from qualm.files import writing
+from qualm.files import changing, writing
 from qualm.training import events
 
 ROWS, LOG = "metrics.jsonl", "log.jsonl"
@@ -37,7 +36,8 @@ class Metrics:
                 file.writelines(kept)
         with writing(board, "wb") as file:
             file.write(events.until(board, step))
-        self.rows, self.board = rows.open("ab"), board.open("ab")
+        with changing(folder):
+            self.rows, self.board = rows.open("ab"), board.open("ab")
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Raises QualmError if the disk is full."""
@@ -62,18 +62,16 @@ def logged(folder: Path, on_event: Callable[[str], None]) -> Callable[[str], Non
 
     def tell(event: str) -> None:
         on_event(event)
-        with (folder / LOG).open("ab") as file:
+        with changing(folder / LOG), (folder / LOG).open("ab") as file:
             _append(file, _line({"when": datetime.now(UTC).isoformat(timespec="seconds"), "event": event}))
 
     return tell
 
 
 def _append(file: IO[bytes], data: bytes) -> None:
-    try:
+    with changing(file.name):
         file.write(data)
         file.flush()
-    except OSError as error:
-        raise QualmError(f"cannot write: {error.strerror}", where=file.name, then="free some space") from error
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
