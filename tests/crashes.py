@@ -215,8 +215,8 @@ CHANGES = ("fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "chmod")
 
 
 def arm(at: int, act: Callable[[str], None], count: list[str]) -> None:
-    """Patch the calls that change the disk, so that `act` is called after (odd: before) call number at // 2; a write has
-    come half through by then.
+    """Patch the calls that change the disk, so that `act` is called after (odd: before) call number at // 2. A write
+    has come half through by then.
     """
 
     def wrap(name: str, call: Callable) -> Callable:
@@ -350,8 +350,8 @@ def _meets(trial: Path, at: int, error: int, expected: tuple, found: dict) -> No
         arm_at_step(at, fails_with(error), [])
         try:
             run(trial, Shared(), SHORT)
-        except QualmError as error:
-            said.write_text(str(error))
+        except QualmError as told:
+            said.write_text(str(told))
             raise
 
     status = os.waitstatus_to_exitcode(os.waitpid(fork(work), 0)[1])

@@ -16,8 +16,9 @@ from crashes import ERRORS, REMEDIES, arm, checkpoint, fails_with, fork
 from crashes_families import outcome, text
 from qualm.cli.app import main
 
-WORDS = "--size 30k --length 24 --vocab 300 --batch 4 --steps 6 --eval-every 2 --save-every 2 --lr 1e-2".split()
-WORDS += ["--threads", "1", "--precision", "fp32", "--quiet"]
+SETTINGS = {"size": "30k", "length": 24, "vocab": 300, "batch": 4, "steps": 6, "eval-every": 2, "save-every": 2}
+SETTINGS |= {"lr": 1e-2, "threads": 1, "precision": "fp32"}
+WORDS = [*(str(word) for name, value in SETTINGS.items() for word in (f"--{name}", value)), "--quiet"]
 
 
 def run(data: Path, folder: Path, said: Path, at: int = -2, error: int = 0, counted: Path | None = None) -> int:

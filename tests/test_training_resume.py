@@ -208,7 +208,7 @@ def test_a_disk_that_fails_at_any_call_of_a_whole_training_is_said_and_hurts_not
     assert {"open", "write", "fsync", "rename", "replace", "mkdir", "chmod"} <= found["calls"].keys()
     assert found["failed"] + found["unmoved"] == -(-sum(found["calls"].values()) // every)
     assert found["failed"] > 9 * found["unmoved"]
-    assert not (found["unclear"] or found["harmed"] or found["unequal"] or found["orphans"]), found
+    assert found["unclear"] == found["harmed"] == found["unequal"] == found["orphans"] == []
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
