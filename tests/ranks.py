@@ -193,7 +193,7 @@ def first_noise() -> float:
 
 def sizes(place: Path, name: str, shard: bool = False) -> dict[str, Any]:
     """Two processes, then one, then two go on with one run; and the same on one process."""
-    settings = replace(SETTINGS, steps=30, strict=False, shard=shard)
+    settings = replace(SETTINGS, steps=30, strict=False)
     told: dict[str, Any] = {"seen": []}
 
     def part(stop: int, strict: bool = False) -> Callable[[int], Any]:
@@ -201,7 +201,8 @@ def sizes(place: Path, name: str, shard: bool = False) -> dict[str, Any]:
             model, data, loss = CASES[name]()
             data = Seen(data.rows) if name == "llama" else data
             try:
-                losses((model, data, loss), replace(settings, strict=strict), place / "run", stopping(stop))
+                spread = replace(settings, strict=strict, shard=shard and dist.get_world_size() > 1)
+                losses((model, data, loss), spread, place / "run", stopping(stop))
             except QualmError as error:
                 if error.exit_code != 75:
                     raise

@@ -195,7 +195,7 @@ def check_faults(faults: dict, each: int) -> None:
 @pytest.mark.slow
 @busy
 def test_fifty_kills_and_each_error_at_each_point(tmp_path):
-    happened = crash(tmp_path / "many", trials=13)
+    happened = crash(tmp_path / "many", trials=15)
     assert sum(happened["kills"][where] for where in ("early", "training", "saving")) >= 50
     check_kills(happened["kills"], 10)
     check_faults(happened["faults"], each=4)

@@ -1,11 +1,13 @@
 """The flags of a verb that can train on several processes."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
+
+from qualm.cli.common import Common
 
 SEVERAL = Group("Several processes", sort_key=5)
 
@@ -24,3 +26,12 @@ class Processes:
     def to_start(self) -> bool:
         """Whether they are still to be started: this is not one of them, nor one of torchrun's."""
         return (self.nproc > 1 or self.restarts > 0) and "RANK" not in os.environ
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How a verb runs: the flags of every verb, and those for several processes."""
+
+    processes: Processes = Processes()
+    common: Common = field(default_factory=Common)

@@ -1,14 +1,15 @@
 """`qualm tune`: from a model and labelled rows to a model that has learnt them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
 from qualm.cli import rooms
-from qualm.cli.common import Common
 from qualm.cli.memory import keep_memory
 from qualm.cli.models import load
+from qualm.cli.processes import Processes, Running
 from qualm.cli.stop import Stop
 from qualm.cli.train import Watch
 from qualm.config import build
@@ -29,8 +30,8 @@ def tune(
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     lesson: Annotated[Lessons, Parameter(name="*", group=LESSON)],
     settings: Annotated[TuneSettings, Parameter(name="*", group=TRAINING)] = TuneSettings(),
-    common: Common = Common(),
-) -> None:
+    running: Running = Running(),
+) -> Processes | None:
     """Teach a model labelled rows. The same command again goes on where the last one stopped.
 
     Args:
@@ -40,14 +41,22 @@ def tune(
     """
     keep_memory()
     tuning = build(Tuning, {**vars(lesson), "train": settings})
-    lm = load(model, common)
-    with rooms.bars.Bar(common) as bar, Stop() as stop:
-        hooks = rooms.training_loop.Hooks(on_step=Watch(bar), on_event=bar.say, should_stop=stop)
-        tuned = rooms.teaching.tune(lm, data, output, tuning, hooks)
+    common = running.common
+    if running.processes.to_start:
+        return running.processes
+    with rooms.launch.joined() as first:
+        said = common if first else replace(common, quiet=True)
+        lm = load(model, said)
+        with rooms.bars.Bar(said) as bar, Stop(said.quiet) as stop:
+            hooks = rooms.training_loop.Hooks(on_step=Watch(bar), on_event=bar.say, should_stop=stop)
+            tuned = rooms.teaching.tune(lm, data, output, tuning, hooks)
+    if not first:
+        return None
     common.result(told(tuned, tuning), str(tuned.folder))
     if "kl" in tuned.figures:
         common.remark("held out: " + ", ".join(f"{name} {value:.4g}" for name, value in tuned.figures.items()))
     common.remark(f"use it: {NEXT[tuning.task].format(output)}")
+    return None
 
 
 NEXT = {

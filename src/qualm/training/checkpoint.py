@@ -10,7 +10,8 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +30,41 @@ FORMAT, VERSION = "qualm.checkpoint", 1
 NAME = re.compile(r"step-(\d{6,})")
 
 
+HELD: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())  # the folders that are claimed here
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep other runs out of `folder`, which is made, as long as this lasts; inside it may be claimed again.
+
+    Raises QualmError if another run is there, or it cannot be made.
+    """
+    if folder.resolve() in HELD.get():
+        yield
+        return
+    with changing(folder, "save a checkpoint", "then run again"):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    held = HELD.set(HELD.get() | {folder.resolve()})
+    try:
+        _lock(lock, folder)
+        yield
+    finally:
+        HELD.reset(held)
+        os.close(lock)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise QualmError(
+            "another run is writing here", where=str(folder), then="wait for it, or name another folder"
+        ) from error
+
+
 class Checkpoints:
     """The checkpoints of one run in `folder`, locked against a second run while it is open.
 
@@ -39,24 +75,16 @@ class Checkpoints:
         self.folder, self.on_event = folder, on_event
 
     def __enter__(self) -> Self:
-        with self._changing("save a checkpoint"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        if fcntl is not None:
-            try:
-                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                os.close(self.lock)
-                raise QualmError(
-                    "another run is writing here", where=str(self.folder), then="wait for it, or name another folder"
-                ) from error
-        with self._changing("remove what a run left that was killed"):
-            for left in self.folder.glob(".*.tmp"):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        with ExitStack() as stack:
+            stack.enter_context(claimed(self.folder))
+            with self._changing("remove what a run left that was killed"):
+                for left in self.folder.glob(".*.tmp"):
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+            self.open = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        os.close(self.lock)
+        self.open.close()
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"

@@ -30,7 +30,7 @@ from qualm.training.optimisers import optimiser
 from qualm.training.parallel import Ranks
 from qualm.training.precision import DTYPES, Precision, prepared
 from qualm.training.settings import TrainSettings, rate_at, rate_for
-from qualm.training.sharded import Sharded, move_moments, reached, whole, write_moments
+from qualm.training.sharded import Sharded, check_processes, move_moments, reached, whole, write_moments
 from qualm.training.speed import TRAINING, peak
 from qualm.training.state import Progress
 
@@ -92,10 +92,11 @@ def fit(
     Raises QualmError if that run had other settings, data or starting weights (naming the field), if the disk is
     full, or after three updates in a row whose loss or gradient is not finite; Stopped when asked to stop.
     """
+    check_processes(settings)
     with ExitStack() as stack:
         ranks = Ranks(next(model.parameters()).device)
         hooks = hooks if ranks.first else replace(hooks, on_step=_silent, on_event=_silent)
-        sharded = Sharded(model, loss, settings) if settings.shard and ranks.size > 1 else None
+        sharded = Sharded(model, loss, settings) if settings.shard else None
         if sharded:
             model, loss = sharded.model, sharded.loss
         stack.enter_context(_own_torch_state(model, settings, ranks))

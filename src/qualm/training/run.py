@@ -4,6 +4,7 @@ Everything on the way is kept in OUTPUT/run, so that the same call again goes on
 """
 
 import platform
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,14 +23,18 @@ from qualm.models.base import Model
 from qualm.models.store import parameters
 from qualm.tokens.tokenizer import Tokens
 from qualm.tokens.train import train_bpe
+from qualm.training.checkpoint import claimed
 from qualm.training.loop import Hooks, Result, fit
 from qualm.training.objectives import objective_of
 from qualm.training.page import NAME, About, Page
 from qualm.training.parallel import Ranks
 from qualm.training.recipe import Recipe
+from qualm.training.sharded import check_processes
 from qualm.training.size import config_of, depth_of, made, vocab_of, with_keys
 
 ENOUGH, OFTEN = 20, 4  # tokens a parameter (Hoffmann et al. 2022); passes over the text (Muennighoff et al. 2023)
+
+Texts = tuple[list[Document], list[Document]]  # to learn from, held out
 
 
 @dataclass(frozen=True)
@@ -49,15 +54,21 @@ def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks
     Raises InputError for text that cannot be used, UsageError for a family that does not learn from plain text or not
     by this objective, and all that `fit` raises.
     """
-    kind = objective_of(recipe)
+    objective_of(recipe)
     recipe = replace(recipe, tokenizer=recipe.tokenizer or recipe.teacher)
     data, output = Path(data), Path(output)
     work = output / "run"
     if (output / "config.json").exists() and not work.exists():
         raise InputError("there is a model already", where=str(output), then="name another folder")
-    documents, held_out = _documents(data, recipe)
+    check_processes(recipe.train)
+    texts = _documents(data, recipe)
+    with claimed(work) if Ranks().first else nullcontext():
+        return _trained(data, texts, output, recipe, hooks)
+
+
+def _trained(data: Path, texts: Texts, output: Path, recipe: Recipe, hooks: Hooks) -> Trained:
+    (documents, held_out), kind, work, ranks = texts, objective_of(recipe), output / "run", Ranks()
     hooks.on_event(f"{data}: {len(documents)} documents to learn from, {len(held_out)} held out")
-    ranks = Ranks()
     with ranks.first_alone():
         tokens = _tokens(documents, recipe, work)
         packed = pack(documents, tokens, work / "text")
@@ -84,7 +95,7 @@ def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks
     page = Page(work, output / NAME, About(output.name, kind.unit, _facts(recipe, model, packed, held)))
     hooks = replace(hooks, validate=validate if held else None, write=write, on_step=page.watching(hooks.on_step))
     hooks = replace(hooks, flops=objective.flops(model.config), given=_given(recipe, held))
-    with page.kept():
+    with page.kept() if ranks.first else nullcontext():
         result = fit(model, rows, objective.loss(), recipe.train, work, hooks)
     best = {"validation": result.best, "unit": kind.unit}
     about["training"] |= {"steps": result.steps, "best_step": result.best_step, **best}
@@ -94,7 +105,7 @@ def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks
     return Trained(output, parameters(model), kind.unit, result)
 
 
-def _documents(data: Path, recipe: Recipe) -> tuple[list[Document], list[Document]]:
+def _documents(data: Path, recipe: Recipe) -> Texts:
     if isinstance(recipe.held_out, Path):
         return list(read(data)), list(read(recipe.held_out))
     return split(read(data), recipe.held_out)

@@ -23,10 +23,16 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from qualm.errors import QualmError, Unsupported, UsageError
 from qualm.models.base import Decoder
 from qualm.training.losses import Loss
-from qualm.training.parallel import lost
+from qualm.training.parallel import Ranks, lost
 from qualm.training.settings import TrainSettings
 
 FILES = "moments-*.safetensors"
+
+
+def check_processes(settings: TrainSettings) -> None:
+    """Raises UsageError if a model is to be spread over the processes, and there is one."""
+    if settings.shard and Ranks().size == 1:
+        raise UsageError("--shard spreads a model over several processes, and this is one", then="say --nproc 2")
 
 
 class Sharded:

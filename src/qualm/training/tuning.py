@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,16 @@ from qualm.models.base import Model
 from qualm.tokens.tokenizer import Tokens
 from qualm.training import state
 from qualm.training.adapters import adapt
+from qualm.training.checkpoint import claimed
 from qualm.training.data import ExampleRows
 from qualm.training.lessons import Chat, Classify, Lesson, Pairs, Question, Tag
 from qualm.training.loop import Hooks, Result, fit
 from qualm.training.page import NAME, About, Page
+from qualm.training.parallel import Ranks
 from qualm.training.preferences import Prefer
 from qualm.training.recipe import Tuning
 from qualm.training.settings import TuneSettings, rate_for
+from qualm.training.sharded import check_processes
 
 LESSONS: dict[str, type[Lesson]] = {
     "classify": Classify,
@@ -72,16 +76,27 @@ def tune(pupil: Pupil, data: Path | str, output: Path | str, tuning: Tuning, hoo
     work = output / "run"
     if any((output / name).exists() for name in ("config.json", files.CONFIG)) and not work.exists():
         raise InputError("there is a model already", where=str(output), then="name another folder")
+    check_processes(tuning.train)
     kind = lesson_of(tuning.task, pupil.model)
     rows, held = read_records(data)
     rows, held = (rows, held) if held else split_records(rows, tuning.held_out)
     lesson = kind(pupil.tokens, min(tuning.length or LONGEST, pupil.model.config.context), rows, tuning)
+    tuning = replace(tuning, train=_usual(tuning, pupil))
+    with claimed(work) if Ranks().first else nullcontext():
+        if Ranks().first:
+            write_json(work / "tuning.json", {"data": str(data), **to_dict(tuning)})
+        return _taught(pupil, lesson, (rows, held), output, tuning, hooks)
+
+
+def _taught(
+    pupil: Pupil, lesson: Lesson, records: tuple[list[Record], list[Record]], output: Path, tuning: Tuning, hooks: Hooks
+) -> Tuned:
+    (rows, held), work, ranks = records, output / "run", Ranks()
     model = _learner(pupil, lesson, tuning)
-    learnt, kept = (_rows(lesson, some, model, work) for some in (rows, held))
+    with ranks.first_alone():
+        learnt, kept = (_rows(lesson, some, model, work) for some in (rows, held))
     if lesson.cut:
         hooks.on_event(f"{lesson.cut} texts are longer than {lesson.length} tokens: what is over is left out")
-    tuning = replace(tuning, train=_usual(tuning, pupil.model.config.parameters))
-    write_json(work / "tuning.json", {"data": str(data), **to_dict(tuning)})
     loss, about = lesson.loss(model), _about(tuning, rows, held, output.name)
     lesson.begin(model, kept)
 
@@ -100,15 +115,16 @@ def tune(pupil: Pupil, data: Path | str, output: Path | str, tuning: Tuning, hoo
     given = {"tokenizer": {"hash": pupil.tokens.hash, "template": pupil.tokens.template_hash}}
     hooks = replace(hooks, given={**given, "held_out": {"records": records_hash(held)}})
     hooks = replace(hooks, validate=validate, write=partly, on_step=page.watching(hooks.on_step))
-    with page.kept():
+    with page.kept() if ranks.first else nullcontext():
         result = fit(model, learnt, loss, tuning.train, work, hooks)
     figures = lesson.read(model, kept, loss)
     about["training"] |= {"steps": result.steps, "best_step": result.best_step, "validation": result.best}
     about["training"]["figures"] = dict(figures)
-    if pupil.base and tuning.lora and not tuning.merge:
+    if ranks.first and pupil.base and tuning.lora and not tuning.merge:
         files.write_adapter(model, pupil.base, output, about)
-    else:
+    elif ranks.first:
         write(merged(model), output)
+    ranks.wait()
     return Tuned(output, len(rows), len(held), result, figures)
 
 
@@ -152,10 +168,11 @@ def _rows(lesson: Lesson, records: Sequence[Record], model: Model, work: Path) -
     return ExampleRows(lesson.examples(records, model, work), {"records": records_hash(records), **said})
 
 
-def _usual(tuning: Tuning, parameters: int) -> TuneSettings:
+def _usual(tuning: Tuning, pupil: Pupil) -> TuneSettings:
     """What is usual where nothing is said."""
     settings, share = tuning.train, OF_ADAPTERS if tuning.lora else SHARE
-    settings = settings if settings.lr is not None else replace(settings, lr=share * rate_for(parameters))
+    rate = share * rate_for(pupil.model.config.parameters)
+    settings = settings if settings.lr is not None else replace(settings, lr=rate)
     said = settings.steps is not None or settings.epochs is not None
     return settings if said else replace(settings, epochs=PASSES)
 
