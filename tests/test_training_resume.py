@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from qualm.errors import InputError, QualmError, Stopped
 from qualm.files import read_json, write_json
 from qualm.models.llama import Llama, LlamaConfig
 from qualm.training import state
-from qualm.training.checkpoint import Checkpoints, find_fault, seal
+from qualm.training.checkpoint import seal
 from qualm.training.data import TensorRows, next_token
 from qualm.training.loop import Hooks, fit
 from qualm.training.losses import causal
@@ -228,59 +227,6 @@ def test_every_family_killed_at_random_ends_as_if_left_alone(kills, tmp_path):
     assert naive["unloadable"] + naive["unusable"] + naive["unequal"] > 0  # writing in place does not pass
 
 
-# -- damage
-
-
-def damaged(path: Path, rng: random.Random) -> bytes:
-    """The file with one byte changed, or cut short; what it was before is returned."""
-    content = path.read_bytes()
-    place = rng.randrange(len(content))
-    changed = bytearray(content)
-    changed[place] ^= 1 << rng.randrange(8)
-    path.write_bytes(bytes(changed) if rng.random() < 0.7 else content[:place])
-    return content
-
-
-def test_damage_anywhere_in_a_checkpoint_is_seen(tmp_path):
-    fit(net(), rows(), causal, SETTINGS, tmp_path)
-    newest, rng = tmp_path / "step-000012", random.Random(0)
-    files = sorted(newest.iterdir())
-    assert {f.name for f in files} == {"manifest.json", "model.safetensors", "training.json", "training.safetensors"}
-    for number in range(200):
-        file = files[number % len(files)]
-        before = damaged(file, rng)
-        assert find_fault(newest), f"{file.name}, try {number}"
-        file.write_bytes(before)
-        assert not find_fault(newest)
-
-
-def test_a_damaged_newest_is_passed_over_and_said(tmp_path):
-    whole = net()
-    fit(whole, rows(), causal, SETTINGS, tmp_path / "whole")
-    folder, taken = tmp_path / "cut", []
-    hooks = Hooks(on_step=taken.append, should_stop=lambda: len(taken) == 10)
-    with pytest.raises(Stopped):
-        fit(net(), rows(), causal, SETTINGS, folder, hooks)
-    (folder / "step-000010" / "training.json").unlink()
-    again, events = net(), []
-    fit(again, rows(), causal, SETTINGS, folder, Hooks(on_event=events.append))
-    assert "training.json is missing" in events[0]
-    assert "from step 9" in events[1]
-    assert final(again) == final(whole)
-    assert log(folder) == log(tmp_path / "whole")
-    assert not find_fault(folder / "step-000012")
-
-
-def test_with_no_whole_checkpoint_nothing_is_overwritten(tmp_path):
-    fit(net(), rows(), causal, SETTINGS, tmp_path)
-    for path in tmp_path.glob("step-*"):
-        (path / "manifest.json").write_text("{")
-    kept = sorted(tmp_path.iterdir())
-    with pytest.raises(InputError, match="none of the checkpoints is whole"):
-        fit(net(), rows(), causal, SETTINGS, tmp_path)
-    assert sorted(path for path in tmp_path.iterdir() if path.name != "log.jsonl") == kept
-
-
 # -- what does not fit
 
 
@@ -321,12 +267,6 @@ def test_other_threads_or_torch_are_refused_unless_asked_for(tmp_path):
     assert "does not go on bit for bit" in events[0]
 
 
-def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
-    with Checkpoints(tmp_path, print), pytest.raises(QualmError, match="another run is writing here"):
-        fit(net(), rows(), causal, SETTINGS, tmp_path)
-    fit(net(), rows(), causal, SETTINGS, tmp_path)
-
-
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(QualmError, match="cannot save"):
@@ -349,14 +289,6 @@ def test_the_last_two_and_the_best_are_kept(tmp_path):
     assert {p.name for p in tmp_path.glob("step-*")} == {"step-000008", "step-000018", "step-000020"}
     assert final(model) == best[1]
     assert read_json(tmp_path / "step-000020" / "training.json")["progress"]["best_step"] == 8
-
-
-def test_a_damaged_best_is_not_taken_for_the_result(tmp_path):
-    readings = iter([3.0, 1.0, 2.0])
-    fit(net(), rows(), causal, SETTINGS, tmp_path, Hooks(lambda model: next(readings)))
-    (tmp_path / "step-000008" / "model.safetensors").write_bytes(b"")
-    with pytest.raises(InputError, match=r"best checkpoint cannot be used: model.safetensors is damaged"):
-        fit(net(), rows(), causal, SETTINGS, tmp_path, Hooks(lambda model: next(readings)))
 
 
 def test_a_checkpoint_can_be_read_by_whoever_may_read_the_folder(tmp_path):
