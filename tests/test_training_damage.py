@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qualm.errors import InputError, QualmError, Stopped
-from qualm.training.checkpoint import Checkpoints, find_fault
+from qualm.training.checkpoint import Checkpoints, claimed, find_fault
 from qualm.training.loop import Hooks, fit
 from qualm.training.losses import causal
 from test_training_resume import SETTINGS, final, log, net, rows
@@ -177,8 +177,10 @@ def test_a_second_command_on_a_folder_changes_nothing_there(holding, qualm, note
     assert qualm("train", notes, "-o", "m", *words).code == 0
     holding(tmp_path / "m" / "run")
     before = {path: path.stat().st_mtime_ns for path in sorted((tmp_path / "m").rglob("*"))}
-    (tmp_path / "other.txt").write_text("another text\n\nfor another run")
-    done = qualm("train", tmp_path / "other.txt", "-o", "m", *words)
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        (tmp_path / "other" / name).write_text(f"another text for another run: {name}")
+    done = qualm("train", tmp_path / "other", "-o", "m", *words)
     assert done.code == 1
     assert done.err == "qualm: m/run: another run is writing here; wait for it, or name another folder\n"
     assert {path: path.stat().st_mtime_ns for path in sorted((tmp_path / "m").rglob("*"))} == before

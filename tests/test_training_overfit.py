@@ -36,10 +36,7 @@ class One(TensorRows):
 
 
 def ids(seed: int = 0) -> torch.Tensor:
-    """Rows that begin unlike, so that each can be told by its beginning."""
-    made = torch.randint(4, VOCAB, (ROWS, 13), generator=torch.Generator().manual_seed(seed))
-    made[:, 0] = torch.arange(4, 4 + ROWS)
-    return made
+    return torch.randint(4, VOCAB, (ROWS, 13), generator=torch.Generator().manual_seed(seed))
 
 
 def model_of(family: str, depth: int = 1):
@@ -59,7 +56,7 @@ def test_one_batch_is_learnt_by_heart(family):
         rows, loss = TensorRows(ids()), causal
     else:
         rows, loss = One(ids()), Seq2Seq()
-    result = fit(model, rows, loss, replace(FAST, steps=250 if family == "rnn" else 150))
+    result = fit(model, rows, loss, replace(FAST, steps=400 if family == "rnn" else 150))
     assert result.loss < 0.01
 
 
@@ -84,16 +81,13 @@ def test_an_adapter_of_full_rank_can_be_any_change_of_the_weights():
 
 
 def test_an_adapter_of_full_rank_learns_two_rows_by_heart():
-    """On a model that has learnt to write others: weights that stay are all but random before."""
+    """With larger logits: else the weights that stay, embeddings and norms, bound how sure the model can be."""
     model = model_of("llama")
-    fit(model, TensorRows(ids()), causal, replace(FAST, steps=100))
+    model.scale_logits(4.0)
     before = [weight.clone() for weight in model.parameters()]
     rank = min(min(p.shape) for name, p in model.named_parameters() if "proj" in name)
-    rows = TensorRows(ids(seed=5)[:2])
-    assert (
-        fit(adapt(model, Lora(rank)), rows, causal, replace(FAST, steps=250, batch=2, schedule="cosine", min_lr=0)).loss
-        < 0.01
-    )
+    rows = TensorRows(ids(seed=1)[:2])
+    assert fit(adapt(model, Lora(rank)), rows, causal, replace(FAST, batch=2)).loss < 0.01
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
 
 
