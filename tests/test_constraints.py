@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from qualm.errors import UsageError
-from qualm.lm import constraints
-from qualm.lm.constraints import Setting, check, constrain
+from qualm.lm import shapes
+from qualm.lm.constraints import Setting, constrain
 from qualm.lm.sampling import Sampling, Shape
+from qualm.lm.shapes import check, fits
 from qualm.tokens.pieces import first_pieces, pieces
 from qualm.tokens.train import train_tokens
 from simulated import load as simulation
@@ -168,12 +169,21 @@ def test_a_hostile_shape_is_refused_or_ready_in_time(name):
         refused = ""
     except UsageError as error:
         refused = str(error)
-    assert time.monotonic() - began < 2 * constraints.TIME
+    assert time.monotonic() - began < 2 * shapes.TIME
     if why is None:
         assert not refused
     else:
         assert refused
         assert why in refused
+
+
+def test_a_text_that_others_wrote_is_told_from_one_that_fits():
+    assert fits(Shape("choice", "yes\nno"), "yes")
+    assert not fits(Shape("choice", "yes\nno"), "yes ")
+    assert fits(Shape("regex", "[一-龥]{2}"), "跳过")
+    assert not fits(Shape("regex", "[一-龥]{2}"), "跳")
+    assert fits(Shape("json"), '{"b": 1, "a": 2}')
+    assert not fits(Shape("json"), '{"b": 1, "a"')
 
 
 def test_what_does_not_go_with_a_shape_is_refused():

@@ -12,6 +12,7 @@ from qualm.errors import QualmError, Unreachable, Unsupported, UsageError
 from qualm.lm import echo, wire
 from qualm.lm.base import Sampling
 from qualm.lm.endpoint import Endpoint
+from qualm.lm.sampling import Shape
 from server import HANG, Toy, served
 
 PROMPTS = ["The cat is", "A house of", "", ask("Where is the river?")]
@@ -46,6 +47,26 @@ def test_answers_are_those_of_the_model_served(toy, sampling):
     here = toy.generate(PROMPTS, sampling)
     assert [c[:4] for c in texts(there)] == [c[:4] for c in texts(here)]
     assert [c.logprobs for c in there] == [c.logprobs[: len(c.logprobs)] for c in here]
+
+
+@pytest.mark.parametrize(
+    ("shape", "field"), [(Shape("json"), "guided_json"), (Shape("choice", "yes\nno"), "guided_choice")]
+)
+def test_a_shape_is_passed_on_and_an_answer_without_it_is_refused(toy, shape, field):
+    with served(toy) as service:  # which passes over what it does not know
+        endpoint = Endpoint(service.url, toy.name)
+        assert endpoint.generate(["The cat is"], Sampling(6, shape=shape))[0].finish == "length"  # cut off: not claimed
+        with pytest.raises(Unsupported, match="not in the shape"):
+            list(endpoint.stream("The cat is", Sampling(6, shape=shape)))
+        with pytest.raises(UsageError, match="stop string and a shape"):
+            endpoint.generate(["The cat is"], Sampling(6, shape=shape, stop=("x",)))
+    assert all(field in body for body in service.asked)
+
+
+def test_a_shape_that_the_answer_has_is_no_error(toy):
+    with served(toy) as service:
+        told = list(Endpoint(service.url, toy.name).stream("The cat is", Sampling(6, shape=Shape("regex", "[a-z ]+"))))
+    assert "".join(told).startswith(" ")
 
 
 def test_settings_are_sent_only_when_set(toy):

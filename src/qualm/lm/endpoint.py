@@ -22,6 +22,9 @@ from qualm.files import hash_json
 from qualm.lm import echo
 from qualm.lm.base import LM, Card, Completion, Prompt, Sampling, Scored
 from qualm.lm.requests import fields, plain
+from qualm.lm.sampling import Shape
+from qualm.lm.shapes import NAMES as SHAPES
+from qualm.lm.shapes import check, fits
 from qualm.lm.wire import Json, Lost, Refused, Wire
 from qualm.tokens.template import Template
 
@@ -154,7 +157,18 @@ class Endpoint(LM):
         body = {**self._body(prompt, sampling), "stream": True}
         del body["logprobs"]
         events = self._asking(lambda sent: self._wire.events(_path(prompt), sent), body)
-        yield from _until(map(_piece, events), sampling.stop)
+        told = ""
+        for piece in _until(map(_piece, events), sampling.stop):
+            told += piece
+            yield piece
+        if sampling.shape:
+            self._check(sampling.shape, told)
+
+    def _check(self, shape: Shape, text: str) -> None:
+        """Raises Unsupported if an answer has not the shape that was asked for: many servers pass over what they do not
+        know."""
+        if not fits(shape, text):
+            raise Unsupported(f"the answer is not in the shape of {SHAPES[shape.kind]}", where=self.url)
 
     def _each(self, ask: Callable[[T], Answer], things: Sequence[T]) -> list[Answer]:
         """In order, `workers` at a time; on the first error what has not begun is not asked."""
@@ -180,6 +194,8 @@ class Endpoint(LM):
             logprobs = _kept(tokens, logprobs, len(text)) if "".join(tokens) == raw else ()
         said = choice.get("finish_reason")
         finish = "length" if said == "length" and len(text) == len(raw) else "stop"
+        if sampling.shape and finish == "stop":
+            self._check(sampling.shape, text)
         ours = choice.get("qualm")
         notes = dict(ours) if isinstance(ours, Mapping) else {}
         logprobs = tuple(map(float, notes.pop("logprobs", logprobs)))
@@ -190,6 +206,7 @@ class Endpoint(LM):
     def _body(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         if sampling.beams > 1 and not self._ours:
             raise self.cannot("search with beams")
+        check(sampling)
         asked = (
             {"prompt": prompt, "logprobs": 1}
             if isinstance(prompt, str)

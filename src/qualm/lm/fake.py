@@ -134,6 +134,8 @@ class Fake(LM):
             self.known[plain(twin)] = Known(kind, case.extra["twin_target"], case)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
+        if sampling.shape:
+            raise self.cannot("hold an answer to a shape")
         return [self._complete(prompt, sampling) for prompt in prompts]
 
     def stream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Iterator[str]:
