@@ -16,12 +16,14 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from pydoc_data.topics import topics
 
 import qualm
 from qualm.auditing.stats import wilson
 from qualm.lm.base import LM
 from qualm.text.spell import Change, Dictionary, Spelling, apply, correct, english
+from qualm.text.tidy import whole_sentences
 
 KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 NEIGHBOURS = {
@@ -34,15 +36,16 @@ NEIGHBOURS = {
     for i, key in enumerate(keys)
 }  # each row stands half a key to the right of the one above
 MIXED = (
-    "我们用 NumPy 计算 flaot32 的平均值。",
-    "Dr. Xiaoming Tkachenko of Zürich wrote to ann.lee@exmaple.org.",
-    "张伟在 GitHub 上提交了补丁。",
-    "Run `pip instal qualm-lm` or see https://exmaple.org/dcos/indx.html for more.",
-    "NASA and UNICEF paid €3,450.50 on 2024-03-01.",
-    "The variable max_lenght is set by setMaxLenght(42) in confg.yaml.",
-    "这个模型（modle-v2）有 135M 个参数。",
-    "Ms. Okonkwo lives in Reykjavík.",
+    "昨天 Kubernetes 的节点 nod-07 掉线了，请看 https://stauts.example.cn/inidents。",
+    "Prof. Anneliese Wójcik-Brandt of Göttingen replied from a.wojcik@uni-goettnigen.de.",
+    "李娜和 Thandiwe 一起写了 readme 的第二节。",
+    "Use `git comit --amned` or edit ~/.confg/setings.toml by hand.",
+    "UNESCO and the IMF agreed on £12,075.00 by 17:45 on 3/11/2023.",
+    "Call recieveAll(bufer, tiemout=30) before del self._chache[idx].",
+    "版本（relese-3.1）修复了 12 个问题。",
+    "Mr. Adeyemi moved from Kraków to Llanelli with J. R. Hartono.",
 )  # what must not be touched
+LONGEST = 900  # characters of a passage
 SHARE = 0.08  # of the plain words
 PLAIN = re.compile(r"(?<![\w.'`\"/*<:=@-])[a-z]{3,}(?![\w'`\"/*>:=(@-]|\.\w)")
 
@@ -72,14 +75,15 @@ def error(word: str, draw: random.Random) -> str:
     return word[:at] + draw.choice(sorted(NEIGHBOURS[word[at]])) + word[at + 1 :]
 
 
-def passages(count: int, seed: int) -> list[str]:
-    """Paragraphs of the manual, each second one followed by a line of what must not be touched."""
+def passages(count: int, seed: int, file: Path | None = None) -> list[str]:
+    """Paragraphs of the manual or of a file, each second one followed by a line of what must not be touched."""
     draw = random.Random(seed)
-    blocks = [b.strip() for name in sorted(topics) for b in topics[name].split("\n\n")]
-    prose = [
-        " ".join(b.split()) for b in blocks if b.count("\n") > 1 and not b.startswith(("*", "-", ">")) and "::" not in b
-    ]
-    chosen = draw.sample([b for b in dict.fromkeys(prose) if 200 < len(b) < 900], count)
+    texts = [topics[name] for name in sorted(topics)] if file is None else [file.read_text(encoding="utf-8")]
+    blocks = [block.strip() for text in texts for block in re.split(r"\n\s*\n", text)]
+    prose = (" ".join(block.split()) for block in blocks if not block.startswith(("*", "-", ">", "+", "|")))
+    short = (block if len(block) < LONGEST else whole_sentences(block[:LONGEST]) for block in prose)
+    fit = [block for block in dict.fromkeys(short) if len(block) > LONGEST // 4 and "::" not in block]
+    chosen = draw.sample(fit, min(count, len(fit)))
     return [f"{b} {draw.choice(MIXED)}" if i % 2 else b for i, b in enumerate(chosen)]
 
 
@@ -153,9 +157,10 @@ def compare(texts: Sequence[str], models: dict[str, LM], spelling: Spelling, see
     }
     ways["SymSpell, protected"] = lambda: correct(wrong, None, spelling, known)
     for name, lm in models.items():
-        ways[f"weighed by {name}"] = lambda lm=lm: correct(wrong, scorer(lm), spelling, known)
-        real = replace(spelling, real_words=True)
-        ways[f"weighed by {name}, real words too"] = lambda lm=lm, real=real: correct(wrong, scorer(lm), real, known)
+        plain = replace(spelling, real_words=False)
+        ways[f"weighed by {name}"] = lambda lm=lm, plain=plain: correct(wrong, scorer(lm), plain, known)
+        if spelling.real_words:
+            ways[f"weighed by {name}, real words too"] = lambda lm=lm: correct(wrong, scorer(lm), spelling, known)
     found = {}
     for name, way in ways.items():
         began, tally = time.perf_counter(), Tally()
@@ -169,14 +174,16 @@ def compare(texts: Sequence[str], models: dict[str, LM], spelling: Spelling, see
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*")
+    parser.add_argument("--text", type=Path, help="a file of English paragraphs in place of the manual")
+    parser.add_argument("--real-words", action="store_true", help="also weigh words of the dictionary: slow")
     parser.add_argument("--passages", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
     for name, value in (("margin", 0.0), ("edit", 3.0), ("real-margin", 6.0)):
         parser.add_argument(f"--{name}", type=float, default=value)
     asked = parser.parse_args()
-    spelling = Spelling(margin=asked.margin, edit=asked.edit, real_margin=asked.real_margin)
+    spelling = Spelling(asked.margin, asked.edit, asked.real_words, asked.real_margin)
     models = {name: qualm.load(name) for name in asked.models}
-    compare(passages(asked.passages, asked.seed), models, spelling, asked.seed)
+    compare(passages(asked.passages, asked.seed, asked.text), models, spelling, asked.seed)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,12 @@ from torch import Tensor
 from qualm.errors import UsageError
 from qualm.lm import _compiling
 from qualm.lm.sampling import Shape
-from qualm.lm.shapes import KEPT, NAMES, grammar
+from qualm.lm.shapes import KEPT, NAMES, check, grammar
 from qualm.tokens.detokenizer import HELD
 from qualm.tokens.pieces import first_pieces, pieces
 from qualm.tokens.tokenizer import Tokens
+
+__all__ = ["Constraint", "Setting", "check", "constrain"]
 
 FORCED = 64  # bytes of what must come that are cut into tokens ahead
 UNSPELLED = "the vocabulary cannot spell what must come"

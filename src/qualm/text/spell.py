@@ -12,7 +12,7 @@ With a scorer, the text as it stands competes with each candidate in its place, 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module, resources
 from typing import Any, NamedTuple
@@ -33,7 +33,8 @@ WORD = re.compile(r"[A-Za-z]+(?:['’][A-Za-z]+)*")
 OPENS = re.compile(r"(?:\A|[.!?:;\n\"“(*#>-])\s*\Z")  # what a sentence's first word follows
 TITLE = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|Sir|Jr|[A-Z])\.\s*\Z")  # and what a name follows
 POSSESSIVE = re.compile(r"['’]s?\Z")
-LEFT, RIGHT = 240, 48  # characters of context read before a word, and weighed after it
+UNWEIGHED = 3  # letters that a word must have to be changed without a scorer
+LEFT, RIGHT = 200, 40  # characters of context read before a word, and weighed after it
 
 
 class Near(NamedTuple):
@@ -57,14 +58,16 @@ class Change:
 
 @dataclass(frozen=True)
 class Spelling:
-    """How readily a word is changed. `real_words`: those that stand in the dictionary are looked at too, which costs a
-    scoring of nearly every word; needs a scorer. Words shorter than `shortest` are not looked at."""
+    """How readily a word is changed. Words of fewer letters than `shortest`, or UNWEIGHED without a scorer, never are.
+
+    With `real_words`, those that stand in the dictionary are weighed too, which costs a scoring of nearly every word.
+    """
 
     margin: float = 0.0
     edit: float = 3.0
     real_words: bool = False
     real_margin: float = 6.0
-    shortest: int = 3
+    shortest: int = 2
     most: int = 6  # candidates a word
 
 
@@ -119,9 +122,11 @@ def correct(
     Raises MissingExtra without symspellpy.
     """
     known = words or english()
+    if score is None:
+        spelling = replace(spelling, shortest=max(spelling.shortest, UNWEIGHED), real_words=False)
     asked: list[tuple[int, Change, int]] = []  # of which text, a change to weigh, and the edits it takes
     for number, text in enumerate(texts):
-        for start, end in suspects(text, known, spelling, real=spelling.real_words and score is not None):
+        for start, end in suspects(text, known, spelling, real=spelling.real_words):
             word = text[start:end]
             near = known.near(word.lower(), spelling.most)
             asked += [(number, Change(start, end, word, cased(n.word, word)), n.edits) for n in near]
