@@ -1,10 +1,12 @@
 """A shape compiled on trial, in a process of its own that can be ended. Run by path; knows nothing of this package.
 
-Stdin: JSON, a grammar and the schema it came from, if any. Stdout: "" if an answer can have this shape, else why not.
+Argument: seconds of processor time to be ended after. Stdin: JSON, a grammar and the schema it came from, if any.
+Stdout: "" if an answer can have this shape, else why not.
 """
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -122,4 +124,5 @@ def listed(value: Any) -> list[Any]:
 if __name__ == "__main__":
     if resource:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        signal.setitimer(signal.ITIMER_PROF, float(sys.argv[1]))
     os.write(1, " ".join(fault(*json.load(sys.stdin)).split())[:MESSAGE].encode())

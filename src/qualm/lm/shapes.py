@@ -1,10 +1,12 @@
 """Shapes of answers: read, compiled on trial, refused with the reason. Knows no vocabulary and no model.
 
 A shape is compiled in a process of its own, for TIME at most, so that a hostile one can neither hang nor crash this
-one. What the compiler does not support is refused, never left out of the account.
+one. That is processor time, so that a busy machine refuses what an idle one takes only after PATIENCE. What the
+compiler does not support is refused, never left out of the account.
 """
 
 import json
+import signal
 import subprocess
 import sys
 from functools import lru_cache
@@ -17,7 +19,7 @@ from qualm.lm import _compiling
 from qualm.lm._schemas import WHERE, read_schema
 from qualm.lm.sampling import Sampling, Shape
 
-TIME = 1.2  # seconds that a shape may take to compile on trial, the start of the process included
+TIME, PATIENCE = 1.0, 8.0  # seconds that a shape may take to compile: of a processor, and on the clock
 LARGEST = 2_000_000  # characters of a shape
 KEPT = 64  # shapes held
 GAP = r" |\n {0,16}"  # white space between the parts of a JSON text: at most so much, or a weak model never ends
@@ -81,15 +83,19 @@ def unanchored(regex: str) -> str:
 
 def tried(made: str, schema: Any) -> str:
     """What is wrong with a grammar, "" if nothing: found by a process that is ended after TIME."""
-    command = [sys.executable, "-P", _compiling.__file__]
+    command = [sys.executable, "-P", _compiling.__file__, str(TIME)]
     try:
         given = json.dumps([made, schema])
-        done = subprocess.run(command, input=given, capture_output=True, encoding="utf-8", timeout=TIME, check=False)
+        done = subprocess.run(
+            command, input=given, capture_output=True, encoding="utf-8", timeout=PATIENCE, check=False
+        )
     except subprocess.TimeoutExpired:
+        return f"takes more than {PATIENCE:g} s to compile on this busy machine"
+    if done.returncode == -signal.SIGPROF:
         return f"takes more than {TIME:g} s to compile"
     if done.returncode:
         return "is more than the compiler can hold"
-    return done.stdout
+    return done.stdout.decode()
 
 
 def fits(shape: Shape, text: str) -> bool:
