@@ -12,6 +12,8 @@ from rich.table import Table
 from qualm.cli import rooms
 from qualm.cli.common import Common
 from qualm.corpus.settings import (
+    Augmenting,
+    Balancing,
     Cleaning,
     Collecting,
     Deduping,
@@ -25,11 +27,9 @@ from qualm.corpus.settings import (
 )
 from qualm.errors import UsageError
 
-COLLECT, CLEAN, DEDUP, FILTER, SCRUB, SPLIT, PACK, DESCRIBE, RUNNING = (
-    Group(name, sort_key=key)
-    for key, name in enumerate(
-        ("collect", "clean", "dedup", "filter", "scrub", "split", "pack", "describe", "Where it runs"), 3
-    )
+STEPS = "collect clean dedup filter scrub balance augment split pack describe"
+COLLECT, CLEAN, DEDUP, FILTER, SCRUB, BALANCE, AUGMENT, SPLIT, PACK, DESCRIBE, RUNNING = (
+    Group(name, sort_key=key) for key, name in enumerate((*STEPS.split(), "Where it runs"), 3)
 )
 
 
@@ -43,6 +43,8 @@ class Chain:
     deduping: Annotated[Deduping, Parameter(name="*", group=DEDUP)] = field(default_factory=Deduping)
     filtering: Annotated[Filtering, Parameter(name="*", group=FILTER)] = field(default_factory=Filtering)
     scrubbing: Annotated[Scrubbing, Parameter(name="*", group=SCRUB)] = field(default_factory=Scrubbing)
+    balancing: Annotated[Balancing, Parameter(name="*", group=BALANCE)] = field(default_factory=Balancing)
+    augmenting: Annotated[Augmenting, Parameter(name="*", group=AUGMENT)] = field(default_factory=Augmenting)
     splitting: Annotated[Splitting, Parameter(name="*", group=SPLIT)] = field(default_factory=Splitting)
     describing: Annotated[Describing, Parameter(name="*", group=DESCRIBE)] = field(default_factory=Describing)
     packing: Annotated[Packing, Parameter(name="*", group=PACK)] = field(default_factory=Packing)
@@ -53,6 +55,7 @@ class Chain:
         languages, licences = _apart(self.filtering.languages), _apart(self.filtering.licences)
         filtering = replace(self.filtering, languages=languages, licences=licences)
         before = {"clean": self.cleaning, "dedup": self.deduping, "filter": filtering, "scrub": self.scrubbing}
+        before |= {"balance": self.balancing, "augment": self.augmenting}
         return {**before, "split": self.splitting, "pack": self.packing}
 
 
@@ -73,13 +76,13 @@ def corpus(
     running: Way = Way(),
     common: Common = Common(),
 ) -> None:
-    """Collect, clean, dedup, filter, scrub, split or pack documents, and write what is kept and why the rest is not.
+    """Take documents through steps, and write what is kept and why the rest is not.
 
     The same command again goes on where the last one was ended.
 
     Args:
-        steps: collect, clean, dedup, filter, scrub, split or pack, or several in this order: collect,clean,dedup. Or
-            build, by a recipe; or describe, which writes OUTPUT.html and OUTPUT.json.
+        steps: collect, clean, dedup, filter, scrub, balance, augment, split or pack, or several: collect,clean,dedup.
+            Or build, by a recipe; or describe, which writes OUTPUT.html and OUTPUT.json.
         sources: A file or folder; to collect, several, patterns, - for stdin, hub:ORGANISATION/NAME. To build: a
             recipe.toml, or the manifest.json of what was built, which must come out again.
         output: The folder for documents.jsonl (of a split: train.jsonl and held_out.jsonl), dropped.jsonl,

@@ -15,11 +15,15 @@ from typing import Any
 
 from qualm.config import build
 from qualm.corpus import chunks, cleaning, deduping
+from qualm.corpus.augmenting import augment
+from qualm.corpus.balancing import balance
 from qualm.corpus.documents import Document
 from qualm.corpus.filtering import filter_, keep
 from qualm.corpus.making import FORMAT, MANIFEST, VERSION, WORK, Making, begin, read_by
 from qualm.corpus.scrubbing import scrub
 from qualm.corpus.settings import (
+    Augmenting,
+    Balancing,
     Cleaning,
     Deduping,
     Filtering,
@@ -40,6 +44,8 @@ STEPS: Mapping[str, tuple[type, Stage | None]] = {
     "dedup": (Deduping, deduping.stage),
     "filter": (Filtering, partial(each_document, filter_)),
     "scrub": (Scrubbing, partial(each_document, scrub)),
+    "balance": (Balancing, partial(each_document, balance)),
+    "augment": (Augmenting, partial(each_document, augment)),
     "keep": (Keeping, partial(each_document, keep)),
     "split": (Splitting, None),
     "pack": (Packing, None),

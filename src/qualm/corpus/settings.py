@@ -124,6 +124,67 @@ class Filtering:
 
 
 @dataclass(frozen=True)
+class Balancing:
+    """How many times a document stands in the corpus.
+
+    Attributes:
+        weights: By language, such as zh=2,en=0.5; what is not named stands once.
+        sources: By how the place begins that a document was first read from, such as wiki/=0.3.
+        pick: A seed: which documents stay, where not all do.
+    """
+
+    weights: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    pick: int = 0
+
+    def __post_init__(self) -> None:
+        weights_of(self.weights)
+        weights_of(self.sources)
+
+
+def weights_of(told: tuple[str, ...]) -> dict[str, float]:
+    """name -> weight, of "name=weight". Raises UsageError for what is not so, and for a negative weight."""
+    found: dict[str, float] = {}
+    for each in (part.strip() for line in told for part in line.split(",") if part.strip()):
+        name, _, weight = each.rpartition("=")
+        try:
+            found[name] = float(weight)
+        except ValueError:
+            found[name] = -1.0
+        if not name or not 0 <= found[name] <= 1000:
+            raise UsageError(
+                f"must be NAME=WEIGHT, from 0 to 1000, not {each!r}", where="weights", then="write zh=2,en=0.5"
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class Augmenting:
+    """Which variants of a document stand behind it.
+
+    Attributes:
+        counterfactual: The other gender: pairs such as he and she, and given names, exchanged both ways.
+        typos: The share of words with a typing error.
+        dropout: The share of words that are left out.
+        synonyms: A file of words that mean the same, between tabs, a line a group.
+        exchanged: The share of words that have one, exchanged for a synonym.
+        draw: A seed: what is drawn by lot.
+    """
+
+    counterfactual: bool = False
+    typos: float = 0.0
+    dropout: float = 0.0
+    synonyms: Path | None = None
+    exchanged: float = 0.2
+    draw: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("typos", "dropout", "exchanged"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"must be from 0 to below 1, not {getattr(self, name)}", where=name)
+
+
+@dataclass(frozen=True)
 class Describing:
     """What a description reads.
 
@@ -200,7 +261,7 @@ class Packing:
             raise UsageError(f"must be at least 300, not {self.vocab}", where="vocab", then="256 bytes come first")
 
 
-Settings = Cleaning | Deduping | Filtering | Keeping | Scrubbing | Splitting | Packing
+Settings = Cleaning | Deduping | Filtering | Keeping | Scrubbing | Balancing | Augmenting | Splitting | Packing
 
 
 @dataclass(frozen=True)

@@ -31,17 +31,25 @@ def sentences(text: str) -> list[str]:
     return [*found, rest] if rest else found
 
 
+def spans(text: str) -> Iterator[tuple[int, int]]:
+    """Where the words of a text stand."""
+    for found in _WORD.finditer(text):
+        if not _HAN.match(found[0]):
+            yield found.span()
+            continue
+        at = found.start()
+        for word in rjieba.cut(found[0]):
+            yield at, at + len(word)
+            at += len(word)
+
+
 def words(text: str) -> Iterator[str]:
     """The words of a text, in small letters; no figures and no marks.
 
     >>> list(words("It's 5 o'clock: 我们在北京大学读书。"))
     ["it's", "o'clock", '我们', '在', '北京大学', '读书']
     """
-    for found in _WORD.findall(text):
-        if _HAN.match(found):
-            yield from rjieba.cut(found)
-        else:
-            yield found.casefold()
+    return (text[start:end].casefold() for start, end in spans(text))
 
 
 def terms(text: str) -> Iterator[str]:
