@@ -2,8 +2,8 @@
 
 For counterfactual pairs beside `qualm.text.swap` (names: Hall Maudslay et al. 2019, arXiv 1909.00871). A name is
 swapped everywhere in a text, or nowhere. Names that are words too (Grace, Mark, Will) and names of both genders are
-left alone. In Chinese it is the last character of a given name, behind a surname and before a word that says that it is a
-name, that tells its gender most often.
+left alone. In Chinese it is the last character of a given name, behind a surname and before a word that says that it is
+a name, that tells its gender most often.
 """
 
 import re
