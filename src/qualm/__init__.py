@@ -11,6 +11,7 @@ _PUBLIC = {
     "tune": "qualm.teaching",
     "advise": "qualm.training.advice",
     "do": "qualm.tasks.apply",
+    "explain": "qualm.inside.occlusion",
     "audit": "qualm.auditing.run",
     "prove": "qualm.auditing.prove",
     "compare": "qualm.auditing.prove",

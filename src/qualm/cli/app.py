@@ -111,6 +111,12 @@ qualm do answer runs/bert-qa "Where does Ana live?" --passage "Ana lives in Bonn
 qualm audit runs/notes --probe knowledge --probe bias -o runs/notes-audit
 qualm audit http://localhost:8000/v1#my-model --json""",
     ),
+    "explain": (
+        MEASURE,
+        "Tell which words of a question an answer rests on, and how far that is to be believed.",
+        """qualm explain runs/planted "In which city was Omra Telis born?"
+qualm explain runs/planted "In which city was Omra Telis born?" --answer Vanu --json""",
+    ),
     "mend": (
         MEASURE,
         "Mend a model, prove what that changed, and save the mended model.",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qualm.cli import _spelling as spelling
     from qualm.cli import bars, tables
     from qualm.corpus import account, building, collecting, describing, description, documents, pipeline
+    from qualm.inside import occlusion
     from qualm.lm import endpoint, export, load, local
     from qualm.mends import apply
     from qualm.models import _adapter_files as adapter_files
@@ -46,6 +47,7 @@ WHERE: Mapping[str, str] = {
     "launch": "qualm.cli._launch",
     "load": "qualm.lm.load",
     "local": "qualm.lm.local",
+    "occlusion": "qualm.inside.occlusion",
     "pipeline": "qualm.corpus.pipeline",
     "prove": "qualm.auditing.prove",
     "record": "qualm.auditing.record",
@@ -83,6 +85,7 @@ __all__ = [
     "launch",
     "load",
     "local",
+    "occlusion",
     "pipeline",
     "prove",
     "record",

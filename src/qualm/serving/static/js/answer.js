@@ -95,6 +95,7 @@ function Passage({ passage, question, answer }) {
 }
 
 const WORD = /[\p{L}\p{N}]+/gu;
+const COMMON = new Set("a an and are as at been but by did does for from had has have her his how in into its not of on or she that the their them then there they this was were what when where which who will with you".split(" "));
 const HAN = /\p{Script=Han}/u;
 
 /** The words of a text, in lower case; Chinese by pairs of characters. @param {string} text */
@@ -102,7 +103,7 @@ function words(text) {
   const found = new Set();
   for (const [run] of text.toLowerCase().matchAll(WORD)) {
     if (!HAN.test(run)) {
-      if (run.length > 2) found.add(run);
+      if (!COMMON.has(run)) found.add(run);
     } else for (let i = 0; i + 1 < run.length; i++) found.add(run.slice(i, i + 2));
   }
   return found;

@@ -1,6 +1,7 @@
 // The page's words in Chinese, by the English ones.
 /** @type {Record<string, string>} */
 export const chinese = {
+  "1 passage": "1 段",
   "95% interval": "95% 区间",
   "API key": "API 密钥",
   "After": "之后",

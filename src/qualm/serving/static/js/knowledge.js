@@ -62,7 +62,7 @@ function Base({ base, again }) {
   const gone = (/** @type {string} */ path) => remove(path).then(again, again);
   const at = `/v1/knowledge/${encodeURIComponent(base.id)}`;
   return html`<ul class="files" aria-label=${t("Files in {name}", { name: base.id })}>${base.files.map((/** @type {any} */ file) => html`<li>
-      <span>${file.name}</span> <small>${t("{n} passages", { n: number(file.passages) })}</small>
+      <span>${file.name}</span> <small>${t(file.passages === 1 ? "1 passage" : "{n} passages", { n: number(file.passages) })}</small>
       <button type="button" class="quiet" aria-label=${t("Take out {name}", { name: file.name })} onClick=${() => gone(`${at}/${encodeURIComponent(file.name)}`)}>×</button></li>`)}</ul>`;
 }
 
