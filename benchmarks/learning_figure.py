@@ -4,30 +4,110 @@ import csv
 import gzip
 import math
 import re
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qualm.auditing.intervals import Compared, Estimate
+import numpy as np
+
+from qualm.auditing.intervals import Compared, Estimate, Reduce, compare, interval
+from qualm.files import hash_json, read_json, write_json
 
 Cell = str | Estimate | Compared | None
+Columns = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure: with `budget` below 1, each model gets that share of the usual passes or updates."""
+    """What to measure: with `budget` below 1, each model gets that share of the usual passes or updates.
+
+    What was measured is kept in `work` and not measured again; with `show`, nothing that is not there is measured.
+    """
 
     shared: Path
     work: Path
     seeds: tuple[int, ...] = (0, 1, 2)
     budget: float = 1.0
     only: str = ""  # measure the subjects whose name holds this, and the baselines
+    show: bool = False
 
     def steps(self, usual: int) -> int:
         return max(1, round(usual * self.budget))
 
     def wants(self, name: str) -> bool:
         return self.only in name
+
+    def folder(self, name: str, made_of: Any) -> Path:
+        """Of a subject and all that decides what it is: what is found there can be gone on with."""
+        found = self.work / f"{re.sub(r'[^0-9A-Za-z]+', '-', name).strip('-')}-{hash_json(made_of)[:8]}"
+        found.mkdir(parents=True, exist_ok=True)
+        return found
+
+    def once(self, name: str, made_of: Any, measure: Callable[[Path], Columns]) -> "Measured | None":
+        """What `measure` finds for a subject, given a folder to work in: read, if it was measured before."""
+        folder = self.folder(name, made_of)
+        if not (path := folder / "measured.json").exists():
+            if self.show:
+                return None
+            began = time.process_time()
+            found = {key: values.tolist() for key, values in measure(folder).items()}
+            write_json(path, {"seconds": time.process_time() - began, "columns": found})
+            print(f"{name}: {time.process_time() - began:.0f} s", flush=True)
+        kept = read_json(path)
+        return Measured({key: np.array(values, float) for key, values in kept["columns"].items()}, kept["seconds"])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Numbers a case, and the processor seconds that they took (of the last start, where there were several)."""
+
+    columns: Columns
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """A subject measured with several seeds on the same cases.
+
+    Its reading pools the seeds; the interval is over cases, all readings of one drawn together. How far the seeds
+    differ is shown beside.
+    """
+
+    every: Sequence[Measured]
+    reduce: Reduce | None = None
+
+    @property
+    def cases(self) -> np.ndarray:
+        """The case of each row, (seeds x cases,)."""
+        return np.tile(np.arange(len(self._of(0))), len(self.every))
+
+    def _of(self, seed: int) -> np.ndarray:
+        return next(iter(self.every[seed].columns.values()))
+
+    def columns(self) -> Columns:
+        return {name: np.concatenate([one.columns[name] for one in self.every]) for name in self.every[0].columns}
+
+    def interval(self, reduce: Reduce | None = None, share: bool = False) -> Estimate | None:
+        return interval(self.columns(), self.cases, reduce or self.reduce, share=share)
+
+    def beside(self, base: Columns, share: bool = False) -> Compared | None:
+        """The paired difference from a baseline that has no seed."""
+        before = {name: np.tile(values, len(self.every)) for name, values in base.items()}
+        return compare(before, self.columns(), self.cases, self.reduce, share=share)
+
+    def against(self, other: "Seeds", share: bool = False) -> Compared | None:
+        """The difference from another subject with the same seeds, self - other."""
+        return compare(other.columns(), self.columns(), self.cases, self.reduce, share=share)
+
+    def each(self) -> str:
+        """What each seed reads."""
+        read = self.reduce or (lambda columns: float(columns["value"].mean()))
+        return ", ".join(f"{read(one.columns):.3f}" for one in self.every) if len(self.every) > 1 else ""
+
+    def seconds(self) -> str:
+        return f"{np.mean([one.seconds for one in self.every]):.0f}"
 
 
 @dataclass

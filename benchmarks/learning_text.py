@@ -1,15 +1,16 @@
 """Models of text beside n-grams: equal parameters, equal tokens, the same held-out bytes."""
 
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from learning_figure import Figure, Plan, sotu
+from learning_figure import Columns, Figure, Measured, Plan, Seeds, sotu
 
-from qualm.auditing.intervals import compare, interval
+from qualm.config import to_dict
 from qualm.corpus import Document, Packed, pack, split
 from qualm.models.base import Decoder
 from qualm.models.llama import Llama, LlamaConfig
@@ -21,10 +22,13 @@ from qualm.training.loop import fit
 from qualm.training.losses import causal
 from qualm.training.settings import TrainSettings
 
-VOCAB, LENGTH, BATCH, PASSES = 1024, 128, 8, 5
-LEARNT, HELD_OUT, SHOWN = 850_000, 0.2, 4_000  # characters to learn from; share held out; characters shown of each
+VOCAB, LENGTH, BATCH, PASSES = 512, 64, 16, 4
+STEP = LENGTH // 2  # a held-out token is read after so many others at least
+READ = 32  # rows read at once
+LEARNT, HELD_OUT, SHOWN = 1_300_000, 0.2, 4_000  # characters to learn from; share held out; characters shown of each
 ORDERS = (1, 3, 5)
 RATES = {"llama": 6e-3, "elman": 5e-3, "gru": 1e-2, "lstm": 1e-2}  # of Muon, and of AdamW for embeddings
+SETTINGS = TrainSettings(batch=BATCH, optimiser="muon", save_every=500)
 
 
 def llama(end: int | None) -> Llama:
@@ -48,16 +52,20 @@ def documents_of(shared: Path) -> tuple[list[Document], list[Document]]:
 
 @torch.inference_mode()
 def nats_by_document(model: Decoder, held: Packed) -> np.ndarray:
-    """(documents,) nats of each, read in the rows of `bits_per_byte`."""
-    rows, found = TokenRows(held, LENGTH), []
+    """(documents,) nats of each, read in rows of LENGTH that overlap, so that each token is told after STEP others or
+    more, and once.
+    """
+    found, starts = np.zeros(held.tokens), np.arange(0, max(1, held.tokens - LENGTH + STEP), STEP)
     model.eval()
-    for start in range(0, len(rows), BATCH):
-        some = np.arange(start, min(start + BATCH, len(rows)))
-        batch = rows.batch(some, some)
-        logits = model.head(model.hidden(batch["ids"])).double()
-        wanted = batch["labels"].clamp(min=0)
-        found.append(-logits.log_softmax(-1).gather(-1, wanted[..., None])[..., 0].flatten())
-    return by_document(torch.cat(found).numpy()[: held.tokens], held)
+    for some in np.array_split(starts, math.ceil(len(starts) / READ)):
+        places = some[:, None] + np.arange(LENGTH)  # (B, LENGTH)
+        ids = torch.from_numpy(held.ids.take(places, mode="clip").astype(np.int64))
+        wanted = torch.from_numpy(held.ids.take(places + 1, mode="clip").astype(np.int64))
+        said = model.head(model.hidden(ids)).double().log_softmax(-1)
+        nats = -said.gather(-1, wanted[..., None])[..., 0].numpy()
+        fresh = (places < held.tokens) & ((np.arange(LENGTH) >= LENGTH - STEP) | (some == 0)[:, None])
+        found[places[fresh]] = nats[fresh]
+    return by_document(found, held)
 
 
 def by_document(nats: np.ndarray, held: Packed) -> np.ndarray:
@@ -70,53 +78,77 @@ def ngram_nats(model: NGram, held: Packed) -> np.ndarray:
     return np.array([-model.logprobs(held.ids[a:b]).sum() for a, b in zip(starts, held.ends, strict=True)])
 
 
-def trained(model: Decoder, cell: str, rows: TokenRows, seed: int, passes: float) -> Decoder:
-    model.init_weights(seed)
-    fit(model, rows, causal, TrainSettings(epochs=passes, batch=BATCH, lr=RATES[cell], optimiser="muon", seed=seed))
-    return model
-
-
-def bits(columns: Mapping[str, np.ndarray]) -> float:
+def bits(columns: Columns) -> float:
     return float(columns["nats"].sum() / math.log(2) / columns["bytes"].sum())
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learnt from, what is asked about, and what makes an untrained model of each kind."""
+
+    learnt: Packed
+    held: Packed
+    makers: Mapping[str, Callable[[], Decoder]]
+
+    @classmethod
+    def of(cls, learnt: Sequence[Document], held: Sequence[Document], work: Path) -> "Task":
+        tokens = train_bpe((d.text for d in learnt), VOCAB)
+        wanted = sum(p.numel() for p in llama(tokens.eos_id).parameters())
+        cells = ("lstm", "elman", "gru")  # what is fast comes first
+        makers: dict[str, Callable[[], Decoder]] = {cell: partial(recurrent, cell, wanted) for cell in cells}
+        makers["llama"] = partial(llama, tokens.eos_id)
+        return cls(pack(learnt, tokens, work / "learnt"), pack(held, tokens, work / "held_out"), makers)
+
+    def columns(self, nats: np.ndarray) -> Columns:
+        return {"nats": nats, "bytes": self.held.sizes.astype(float)}
+
+    def grams(self) -> dict[int, NGram]:
+        starts = np.concatenate(([0], self.learnt.ends[:-1] - 1))
+        texts = [self.learnt.ids[a:b] for a, b in zip(starts, self.learnt.ends, strict=True)]
+        return {order: NGram(texts, VOCAB, order) for order in ORDERS}
+
+    def read(self, cell: str, settings: TrainSettings, folder: Path) -> Columns:
+        """What a model reads that was trained in `folder`."""
+        model = self.makers[cell]()
+        model.init_weights(settings.seed)
+        fit(model, TokenRows(self.learnt, LENGTH), causal, settings, folder)
+        return self.columns(nats_by_document(model, self.held))
+
+    def measured(self, plan: Plan) -> dict[str, list[Measured]]:
+        found: dict[str, list[Measured]] = {cell: [] for cell in self.makers if plan.wants(cell)}
+        for seed in plan.seeds:
+            for cell in found:
+                settings = replace(SETTINGS, epochs=PASSES * plan.budget, lr=RATES[cell], seed=seed)
+                identity = [dict(self.learnt.identity), dict(self.held.identity)]
+                made_of = [to_dict(self.makers[cell]().config), to_dict(settings), *identity]
+                one = plan.once(f"{cell} {seed}", made_of, partial(self.read, cell, settings))
+                found[cell] += [one] if one else []
+        return found
 
 
 def measure(plan: Plan) -> Figure:
     learnt, held_out = documents_of(plan.shared)
-    tokens = train_bpe((d.text for d in learnt), VOCAB)
-    packed, held = pack(learnt, tokens, plan.work / "learnt"), pack(held_out, tokens, plan.work / "held_out")
-    sizes, passes = held.sizes.astype(float), PASSES * plan.budget
-    clusters = np.arange(len(sizes))
-    starts = np.concatenate(([0], packed.ends[:-1] - 1))
-    texts = [packed.ids[a:b] for a, b in zip(starts, packed.ends, strict=True)]
-    grams = {order: ngram_nats(NGram(texts, VOCAB, order), held) for order in ORDERS}
+    task = Task.of(learnt, held_out, plan.work)
+    packed, held, grams = task.learnt, task.held, task.grams()
+    counted = {order: task.columns(ngram_nats(grams[order], held)) for order in ORDERS}
     figure = Figure(
         "text",
         f"State of the Union: {packed.bytes:,} bytes in {len(learnt)} addresses to learn from ({packed.tokens:,} "
-        f"tokens of {VOCAB}), {passes:g} passes; the first {SHOWN:,} characters of {len(held_out)} others held out "
-        f"({held.bytes:,} bytes, {held.tokens:,} tokens). Intervals: bootstrap over addresses.",
-        ("model", "parameters", "seed", "bits a byte", "beside the 3-gram", "seconds"),
+        f"tokens of {VOCAB}), {PASSES * plan.budget:g} passes; the first {SHOWN:,} characters of {len(held_out)} "
+        f"others held out ({held.bytes:,} bytes, {held.tokens:,} tokens). Intervals: bootstrap over addresses, the "
+        "seeds pooled.",
+        ("model", "parameters", "bits a byte", "each seed", "beside the 3-gram", "beside the 5-gram", "seconds a seed"),
     )
 
-    def add(name: str, count: str, seed: str, nats: np.ndarray, seconds: float) -> None:
-        columns, base = {"nats": nats, "bytes": sizes}, {"nats": grams[3], "bytes": sizes}
-        figure.add(
-            name,
-            count,
-            seed,
-            interval(columns, clusters, bits, share=False),
-            None if nats is grams[3] else compare(base, columns, clusters, bits, share=False),
-            f"{seconds:.0f}",
-        )
+    def add(name: str, count: str, measured: list[Measured], *bases: int) -> None:
+        seeds = Seeds(measured, bits)
+        beside = [seeds.beside(counted[order]) if order in bases else None for order in ORDERS[1:]]
+        figure.add(name, count, seeds.interval(), seeds.each(), *beside, seeds.seconds())
 
     for order in ORDERS:
-        add(f"Kneser-Ney {order}-gram", f"{NGram(texts, VOCAB, order).size:,} counts", "", grams[order], 0)
-    gpt = llama(tokens.eos_id)
-    wanted = sum(p.numel() for p in gpt.parameters())
-    makers: dict[str, Callable[[], Decoder]] = {"llama": lambda: llama(tokens.eos_id)}
-    makers |= {cell: lambda cell=cell: recurrent(cell, wanted) for cell in ("elman", "gru", "lstm")}
-    for cell, make in makers.items():
-        for seed in plan.seeds if plan.wants(cell) else ():
-            began, model = time.perf_counter(), make()
-            nats = nats_by_document(trained(model, cell, TokenRows(packed, LENGTH), seed, passes), held)
-            add(cell, f"{model.config.parameters:,}", str(seed), nats, time.perf_counter() - began)
+        bases = () if order == ORDERS[1] else ORDERS[1:2]
+        add(f"Kneser-Ney {order}-gram", f"{grams[order].size:,} counts", [Measured(counted[order], 0.0)], *bases)
+    for cell, measured in task.measured(plan).items():
+        if measured:
+            add(cell, f"{task.makers[cell]().config.parameters:,}", measured, *ORDERS[1:])
     return figure

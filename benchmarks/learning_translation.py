@@ -3,34 +3,41 @@
 import json
 import math
 import re
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from learning_figure import Figure, Plan, opened
+from learning_figure import Columns, Figure, Measured, Plan, Seeds, opened
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-from qualm.auditing.intervals import compare, interval
+from qualm.config import to_dict
+from qualm.files import write_text
 from qualm.lm.base import Sampling
 from qualm.lm.load import load_base
 from qualm.models.base import EncoderDecoder
 from qualm.models.marian import Marian, MarianConfig
 from qualm.models.rnn_attention import RnnAttention, RnnAttentionConfig
+from qualm.tokens.tokenizer import Tokens
 from qualm.tokens.train import train_bpe
 from qualm.training.recipe import Tuning
 from qualm.training.settings import TuneSettings
 from qualm.training.tuning import Pupil, tune
 
-LONGEST, TESTED = 10, 200  # English words of a sentence; sentences to translate
-VOCAB, DEPTH, BATCH, PASSES = 1500, 3, 32, 12
+LONGEST = 10  # English words of a sentence
+VOCAB, DEPTH, BATCH, PASSES = 1500, 3, 64, 10
 RATES = {"Marian": 4e-3, "LSTM with attention": 4e-3}
 ROUNDS = 8  # of expectation and maximisation
 NGRAMS, BETA = 6, 2  # of chrF
+CHOSEN = 200  # pairs to keep the best step by
+SETTINGS = TuneSettings(batch=BATCH, optimiser="muon", eval_every=300, save_every=150, precision="fp32")
+WRITING = Sampling(max_tokens=40)
 SIDES = ("both", "said", "wanted")
 Pair = tuple[str, str]
-Columns = Mapping[str, np.ndarray]
+PARTED = Tokenizer13a()  # sacreBLEU's words
 
 
 def words(text: str) -> list[str]:
@@ -94,7 +101,7 @@ def counted(said: Sequence[str], wanted: Sequence[str]) -> dict[str, np.ndarray]
     for ours, theirs in zip(said, wanted, strict=True):
         letters = "".join(ours.split()), "".join(theirs.split())
         kinds = [(f"c{n}", *letters, n) for n in range(1, NGRAMS + 1)]
-        kinds += [(f"w{n}", words(ours), words(theirs), n) for n in range(1, 5)]
+        kinds += [(f"w{n}", PARTED(ours).split(), PARTED(theirs).split(), n) for n in range(1, 5)]
         for name, one, other, n in kinds:
             for side, count in zip(SIDES, overlap(one, other, n), strict=True):
                 found.setdefault(f"{name} {side}", []).append(count)
@@ -119,7 +126,7 @@ def chrf(columns: Columns) -> float:
 
 
 def bleu(columns: Columns) -> float:
-    """Corpus BLEU-4, 0 to 100 (Papineni et al. 2002), on the words that `words` finds, no smoothing."""
+    """Corpus BLEU-4, 0 to 100 (Papineni et al. 2002), on sacreBLEU's words ("13a"), no smoothing."""
     lengths = sums(columns, "w")
     if not all(both for both, _, _ in lengths):
         return 0.0
@@ -137,48 +144,87 @@ def models(vocab: int, end: int) -> dict[str, EncoderDecoder]:
     return {"Marian": marian, "LSTM with attention": RnnAttention(near)}
 
 
-def measure(plan: Plan) -> Figure:
-    folder, work, passes = plan.shared / "mt-multi30k", plan.work, PASSES * plan.budget
-    learnt, tested = pairs(folder, "train"), pairs(folder, "val")[:TESTED]
-    known = {english for english, _ in tested}
-    learnt = [pair for pair in learnt if pair[0] not in known]
-    sources, wanted = [list(side) for side in zip(*tested, strict=True)]
+@dataclass(frozen=True)
+class Task:
+    """Pairs to learn from, written to `data`, and pairs to test on; the models that learn them, by name."""
+
+    learnt: Sequence[Pair]
+    tested: Sequence[Pair]
+    data: Path
+    tokens: Tokens
+    models: Mapping[str, EncoderDecoder]
+
+    @classmethod
+    def of(cls, plan: Plan) -> "Task":
+        """No English sentence that is tested is learnt from."""
+        folder = plan.shared / "mt-multi30k"
+        learnt, tested = pairs(folder, "train"), pairs(folder, "val")
+        known = {english for english, _ in tested}
+        learnt = [pair for pair in learnt if pair[0] not in known]
+        tokens = train_bpe((text for pair in learnt for text in pair), VOCAB, frame=(False, True))
+        made = models(tokens.vocab_size, tokens.eos_id or 0)
+        return cls(learnt, tested, written(learnt, plan.work / "pairs"), tokens, made)
+
+    @property
+    def sources(self) -> list[str]:
+        return [english for english, _ in self.tested]
+
+    def judged(self, said: Sequence[str]) -> Columns:
+        return counted(said, [french for _, french in self.tested])
+
+    def read(self, name: str, settings: TuneSettings, folder: Path) -> Columns:
+        """What a model says that was tuned in `folder`."""
+        model = self.models[name]
+        model.init_weights(settings.seed)
+        tune(Pupil(model, self.tokens), self.data, folder / "made", Tuning("seq2seq", 64, train=settings))
+        said = [each.text.strip() for each in load_base(folder / "made").generate(self.sources, WRITING)]
+        print("\n".join(f"  {e} -> {s}" for e, s in zip(self.sources[:3], said, strict=False)))
+        return self.judged(said)
+
+    def measured(self, plan: Plan) -> dict[str, list[Measured]]:
+        found: dict[str, list[Measured]] = {name: [] for name in self.models if plan.wants(name)}
+        for seed in plan.seeds:
+            for name in found:
+                settings = replace(SETTINGS, epochs=PASSES * plan.budget, lr=RATES[name], seed=seed)
+                made_of = [to_dict(self.models[name].config), to_dict(settings), self.learnt, self.tested]
+                one = plan.once(f"{name} {seed}", made_of, partial(self.read, name, settings))
+                found[name] += [one] if one else []
+        return found
+
+
+def written(learnt: Sequence[Pair], folder: Path) -> Path:
+    """train.jsonl and validation.jsonl for a tuning."""
     rows = [json.dumps({"source": e, "target": f}, ensure_ascii=False) for e, f in learnt]
-    (work / "pairs").mkdir()
-    (work / "pairs" / "validation.jsonl").write_text("\n".join(rows[:200]))
-    (work / "pairs" / "train.jsonl").write_text("\n".join(rows[200:]))
+    folder.mkdir(exist_ok=True)
+    write_text(folder / "validation.jsonl", "\n".join(rows[:CHOSEN]))
+    write_text(folder / "train.jsonl", "\n".join(rows[CHOSEN:]))
+    return folder
+
+
+def measure(plan: Plan) -> Figure:
+    task = Task.of(plan)
+    found, lookup = task.measured(plan), lexicon(task.learnt)
     figure = Figure(
         "translation",
-        f"Multi30k English to French, sentences of at most {LONGEST} English words: {len(rows) - 200:,} pairs to learn "
-        f"from, {passes:g} passes; the first {len(tested)} of its validation part to translate, greedily. Corpus chrF2 "
-        "and BLEU-4 with the bootstrap over sentences.",
-        ("translator", "parameters", "seed", "chrF", "BLEU", "chrF beside lookup", "seconds"),
+        f"Multi30k English to French, sentences of at most {LONGEST} English words: {len(task.learnt) - CHOSEN:,} "
+        f"pairs to learn from and {CHOSEN} to choose the step by, {PASSES * plan.budget:g} passes; the "
+        f"{len(task.tested)} of its validation part to translate, greedily. Corpus chrF2 and BLEU-4 with the bootstrap "
+        "over sentences, the seeds pooled.",
+        ("translator", "parameters", "chrF", "each seed", "BLEU", "chrF beside lookup", "seconds a seed"),
     )
-    cases = np.arange(len(tested))
-    began, lookup = time.perf_counter(), lexicon(learnt)
-    base = counted([looked_up(lookup, text) for text in sources], wanted)
+    base = task.judged([looked_up(lookup, text) for text in task.sources])
 
-    def add(name: str, count: str, seed: str, columns: Columns, began: float) -> None:
-        scores = [interval(columns, cases, score, share=False) for score in (chrf, bleu)]
-        beside = None if columns is base else compare(base, columns, cases, chrf, share=False)
-        figure.add(name, count, seed, *scores, beside, f"{time.perf_counter() - began:.0f}")
+    def add(name: str, count: str, measured: list[Measured]) -> None:
+        seeds = Seeds(measured, chrf)
+        beside = None if measured[0].columns is base else seeds.beside(base)
+        figure.add(name, count, seeds.interval(), seeds.each(), seeds.interval(bleu), beside, seeds.seconds())
 
-    add("word for word", f"{len(lookup):,} words", "", base, began)
-    add("the source as it stands", "", "", counted(sources, wanted), began)
-    tokens = train_bpe((text for pair in learnt for text in pair), VOCAB, frame=(False, True))
-    for seed in plan.seeds:
-        for name, model in models(tokens.vocab_size, tokens.eos_id or 0).items():
-            if not plan.wants(name):
-                continue
-            began = time.perf_counter()
-            model.init_weights(seed)
-            settings = TuneSettings(
-                epochs=passes, batch=BATCH, lr=RATES[name], optimiser="muon", seed=seed, eval_every=400, save_every=4000
-            )
-            output = work / f"{name.split()[0]}-{seed}"
-            tune(Pupil(model, tokens), work / "pairs", output, Tuning("seq2seq", length=64, train=settings))
-            said = load_base(output).generate(sources, Sampling(max_tokens=40))
-            columns = counted([each.text.strip() for each in said], wanted)
-            print("\n".join(f"  {e} -> {s.text.strip()}" for e, s in zip(sources[:3], said, strict=False)))
-            add(name, f"{model.config.parameters:,}", str(seed), columns, began)
+    add("word for word", f"{len(lookup):,} words", [Measured(base, 0.0)])
+    add("the source as it stands", "", [Measured(task.judged(task.sources), 0.0)])
+    for name, measured in found.items():
+        if measured:
+            add(name, f"{task.models[name].config.parameters:,}", measured)
+    if len(found) == len(task.models) and len({len(measured) for measured in found.values()} - {0}) == 1:
+        one, other = (Seeds(found[name], chrf) for name in task.models)
+        figure.add("Marian less the LSTM", "", one.against(other), "", None, None, "")
     return figure
