@@ -21,6 +21,7 @@ TEXTS = (
     "Emoji 😀 👩‍👩‍👧 🇫🇷 and more 😀😀. Zażółć gęślą jaźń. Привет, мир! こんにちは\n",
     "Question: What is the capital of France?\nAnswer: Paris\nuser assistant system\n",
 )
+PASSAGE = "".join(TEXTS)
 CONTROL = ("<|end|>", "<|pad|>", "<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>", "<|system|>", "[INST]")
 CONTROL += ("[/INST]", "<s>", "</s>")
 

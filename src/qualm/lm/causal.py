@@ -20,6 +20,7 @@ from qualm.lm.search import Drawing, Guess, Picked, Search, looked_up, source
 from qualm.lm.writer import Spelling, Writer
 from qualm.models._caches import Cache, KVCache
 from qualm.models.base import Decoder, Model
+from qualm.models.layers import pack
 from qualm.tokens.tokenizer import opened
 
 AHEAD = 256  # slots a new cache has beyond the prompt; it grows
@@ -58,6 +59,7 @@ class Writing(Local):
         return False
 
     def batch(self, rows: int = ROWS, slots: int = SLOTS) -> Engine:
+        pack(self.model)
         return Engine(self, rows, slots)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
@@ -188,6 +190,7 @@ class CausalLM(Writing):
                 f"{self.name} cannot score a text that nothing stands before: its tokenizer names no bos or eos",
                 then="give a context",
             )
+        pack(self.model)
         return [Scored(tuple(values)) for values in logprobs(self.model, texts, self.context)]
 
     def opened(self, requests: Sequence[Request]) -> Cache:

@@ -102,6 +102,7 @@ class Engine(Batch):
         request = self.host.request(-1, prompt, sampling)
         return request.slots * request.search.width
 
+    @torch.inference_mode()
     def leave(self, ticket: int) -> None:
         self._queue = deque(request for request in self._queue if request.ticket != ticket)
         if self._reading is not None:

@@ -16,6 +16,7 @@ from qualm.lm.sampling import Sampling
 Filter = Callable[[Tensor], Tensor]  # logits (B, V) -> logits (B, V), what is refused at -inf
 Policy = Callable[[Tensor, "Sequence[Past]"], Tensor]  # the same, with what stands before each row
 Chooser = Callable[[Tensor, "Sequence[Past]", Sequence[Random]], Tensor]  # and a source a row -> tokens (B,)
+TRIES = 32  # draws before those that are refused are left out
 LONGEST = 64  # tokens of a repetition that DRY looks back
 
 
@@ -238,10 +239,30 @@ def chooser(sampling: Sampling, words: Words = Words()) -> Chooser:
             logits = weigh(logits, pasts)
         if not filters:
             return logits.argmax(-1)
-        for keep in filters:
-            logits = keep(logits)
-        mass = logits.softmax(-1).double().cumsum(-1)  # (B, V)
-        draws = torch.tensor([[s.random()] for s in sources], dtype=mass.dtype, device=mass.device)
-        return torch.searchsorted(mass, draws * mass[:, -1:], right=True).squeeze(-1)
+        whole = kept = filters[0](logits)
+        for keep in filters[1:]:
+            kept = keep(kept)
+        return draw(whole, None if kept is whole else kept, sources)
 
     return choose
+
+
+def draw(whole: Tensor, kept: Tensor | None, sources: Sequence[Random]) -> Tensor:
+    """Tokens (B,) drawn from logits `whole` (B, V), those that are -inf in `kept` drawn anew.
+
+    So whether a token at the edge is still kept, which rounding may decide, matters only if the draw falls on it; a
+    draw from what is kept alone would shift by its probability, and with it all that follows. After TRIES misses it is
+    drawn so all the same: the distribution is one and the same.
+    """
+    tries = 1 if kept is None else TRIES
+    mass = whole.softmax(-1).double().cumsum(-1)  # (B, V)
+    draws = torch.tensor([[s.random() for _ in range(tries)] for s in sources], dtype=mass.dtype, device=mass.device)
+    tokens = torch.searchsorted(mass, draws * mass[:, -1:], right=True)  # (B, tries)
+    if kept is None:
+        return tokens.squeeze(-1)
+    good = kept.gather(-1, tokens) > -torch.inf
+    found = tokens.gather(-1, good.int().argmax(-1, keepdim=True)).squeeze(-1)
+    missed = (~good.any(-1)).nonzero().flatten()
+    if len(missed):
+        found[missed] = draw(kept[missed], None, [sources[i] for i in missed.tolist()])
+    return found

@@ -161,7 +161,8 @@ def looked_up(length: int, longest: int = 3) -> Guess:
             end, first = ids[len(ids) - size :], ids[len(ids) - size]
             for at in range(len(ids) - size - 1, -1, -1):
                 if ids[at] == first and ids[at : at + size] == end:
-                    return list(ids[at + size : at + size + length])
+                    period = len(ids) - size - at  # what followed goes on with itself, if that is all there is
+                    return [ids[at + size + i % period] for i in range(length)]
         return ()
 
     return guess

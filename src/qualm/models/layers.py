@@ -8,12 +8,21 @@ from torch import Tensor, nn
 
 from qualm.models._caches import Cache, KVCache
 from qualm.models._dropout import attention
+from qualm.models._packed import LARGEST, Packed, can_pack, mark
 
 
 class Linear(nn.Linear):
     """nn.Linear that leaves filling its weights to the model."""
 
+    packed: Packed | None = None
+
     def reset_parameters(self) -> None: ...
+
+    def forward(self, x: Tensor) -> Tensor:
+        packed = self.packed
+        if packed is None or not packed.fits(self.weight, x):
+            return F.linear(x, self.weight, self.bias)
+        return packed(x, self.bias)
 
 
 class Embedding(nn.Embedding):
@@ -162,7 +171,11 @@ class Conv1D(nn.Module):
         self.weight = nn.Parameter(torch.empty(width, out))
         self.bias = nn.Parameter(torch.empty(out))
 
+    packed: Packed | None = None
+
     def forward(self, x: Tensor) -> Tensor:
+        if self.packed is not None and self.packed.fits(self.weight, x):
+            return self.packed(x, self.bias)
         return torch.addmm(self.bias, x.flatten(0, -2), self.weight).unflatten(0, x.shape[:-1])
 
 
@@ -209,6 +222,20 @@ def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Round each row to 255 steps up to its largest weight: int8 (out, in), float32 scale (out,)."""
     scale = (weight.abs().amax(1).float() / 127).clamp(min=torch.finfo(torch.float32).tiny)
     return (weight / scale[:, None]).round().to(torch.int8), scale
+
+
+def pack(model: nn.Module) -> None:
+    """Lay out the weights of linear layers for fast reading, beside what they are: for use, not for training.
+
+    It takes as much memory again, and is left undone for models of more than LARGEST weights.
+    """
+    layers = [m for m in model.modules() if isinstance(m, Linear | Conv1D) and can_pack(m.weight)]
+    if sum(layer.weight.numel() for layer in layers) > LARGEST:
+        return
+    for layer in layers:
+        if layer.packed is None or layer.packed.made_of != mark(layer.weight):
+            layer.packed = Packed(layer.weight.T if isinstance(layer, Conv1D) else layer.weight)
+            layer.packed.made_of = mark(layer.weight)
 
 
 FLOAT_TABLES = (nn.Linear, nn.Embedding, Conv1D)

@@ -1,0 +1,49 @@
+"""A linear layer's weights laid out once for this machine, for reading only: the one place where a faster kernel goes.
+
+A row by itself is bound by how fast memory is read, and goes the plain way; several rows go through oneDNN's blocked
+layout. That computes what `F.linear` does, but for the order in which sums are taken.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SMALLEST = 2**18  # weights of a matrix for which another layout pays
+LARGEST = 2**30  # weights of a model whose matrices are held in another layout besides: 4 GB
+ROWS = 64  # that the blocked layout is chosen for
+
+
+class Packed:
+    """The layout of one weight (out, in). A copy of the layer starts without it, and a changed weight drops it."""
+
+    def __init__(self, weight: Tensor):
+        self.made_of = mark(weight)
+        with torch.inference_mode():
+            self.blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), ROWS)
+
+    def fits(self, weight: Tensor, x: Tensor) -> bool:
+        """Whether this is the layout of that weight as it is, and is to be used for `x`."""
+        several = x.numel() > x.shape[-1]
+        return several and x.dtype == torch.float32 and not torch.is_grad_enabled() and self.made_of == mark(weight)
+
+    def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """x (.., in) times the weight, plus the bias: (.., out)."""
+        return torch.ops.mkldnn._linear_pointwise(x, self.blocks, bias, "none", [], "")
+
+    def __deepcopy__(self, memo: Any) -> None:
+        return None
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return type(None), ()
+
+
+def mark(weight: Tensor) -> tuple[int, int]:
+    """What tells a weight that was changed, or replaced."""
+    return weight.data_ptr(), weight._version
+
+
+def can_pack(weight: Tensor) -> bool:
+    """Whether the other layout is to be had here for a weight, and pays."""
+    plain = weight.device.type == "cpu" and weight.dtype == torch.float32 and not weight.is_inference()
+    return plain and weight.dim() == 2 and weight.numel() >= SMALLEST and torch.backends.mkldnn.is_available()
