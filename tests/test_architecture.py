@@ -37,7 +37,18 @@ SINGLE = {"probes", "mends", "tasks"}  # a file of these rooms knows none of its
 NOT_A_THING = {"__init__", "base", "apply"}  # what is no probe or mend in those rooms
 
 TORCHLESS = {"errors", "registry", "cases", "files", "config", "text", "world", "tokens", "page"}
-OPTIONAL = {"transformers", "huggingface_hub", "h5py", "duckdb", "resiliparse", "fastwarc", "pypdf", "docx", "ray"}
+OPTIONAL = {
+    "transformers",
+    "huggingface_hub",
+    "h5py",
+    "duckdb",
+    "resiliparse",
+    "fastwarc",
+    "pypdf",
+    "docx",
+    "ray",
+    "fastokens",
+}
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 400, 50, 6
 RUNS_CODE = {"pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle"}
 

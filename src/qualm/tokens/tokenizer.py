@@ -150,7 +150,8 @@ class Tokens:
     # -- text to ids
 
     @cached_property
-    def _plain(self) -> Tokenizer:
+    def plain(self) -> Tokenizer:
+        """The tokenizer as it reads text: no spelled marker is one."""
         tokenizer = without_control(self.tokenizer, self.special)
         tokenizer.encode_special_tokens = True
         return tokenizer
@@ -175,13 +176,13 @@ class Tokens:
         """`encode` of each, by several threads."""
         for text in texts:
             check_unicode(text)
-        which = self.tokenizer if special else self._plain
+        which = self.tokenizer if special else self.plain
         return [e.ids for e in which.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def offsets(self, text: str, special: bool = False) -> Encoded:
         """The ids of a text with the characters each stands for; a character's bytes may be spread over several."""
         check_unicode(text)
-        encoding: Encoding = (self.tokenizer if special else self._plain).encode(text, add_special_tokens=False)
+        encoding: Encoding = (self.tokenizer if special else self.plain).encode(text, add_special_tokens=False)
         return Encoded(encoding.ids, encoding.offsets)
 
     def encode_prompt(self, prompt: Prompt, generation: bool = True) -> list[int]:
@@ -216,7 +217,7 @@ class Tokens:
 
     def words(self, text: str) -> list[int | None]:
         """The number of the word that each id of `encode(text)` belongs to, as the tokenizer cuts words."""
-        return self._plain.encode(text, add_special_tokens=False).word_ids
+        return self.plain.encode(text, add_special_tokens=False).word_ids
 
     def encode_pair(self, context: Prompt, continuation: str) -> tuple[list[int], int]:
         """Context and continuation as one text: its ids, and where among them the continuation's begin.
