@@ -1,6 +1,6 @@
 """Split: documents are set aside by the hash of what they say; those that are nearly alike fall on one side.
 
-A document stays where it is when others are added, unless one of them is like it and has a smaller hash.
+A document stays where it is when others are added, unless one of them is like it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +14,7 @@ from qualm.corpus.notes import Tell
 from qualm.corpus.settings import Splitting
 from qualm.corpus.stages import Work, load, save
 from qualm.errors import InputError
+from qualm.text.grams import mixed
 
 TRAIN, HELD_OUT = "train", "held_out"
 
@@ -28,12 +29,14 @@ def stage(work: Work, sources: list[Path], settings: Splitting) -> dict[str, lis
 
 
 def _set_aside(target: Path, folder: Path, files: Sequence[Path], settings: Splitting) -> None:
-    """Which documents (documents,) are set aside: those whose cluster has a small number."""
+    """Which documents (documents,) are set aside: those whose cluster has a small number, its hash."""
     marks = Marks(files)
-    numbers, group = marks.content(), clusters(marks.equal(Work(folder)), marks, settings.alike)
-    least = numbers.copy()
-    np.minimum.at(least, group, numbers)
-    numbers = least[group]
+    own, group = marks.content(), clusters(marks.equal(Work(folder)), marks, settings.alike)
+    least, most = own.copy(), own.copy()
+    np.minimum.at(least, group, own)
+    np.maximum.at(most, group, own)
+    several = (least != most)[group]
+    numbers = np.where(several, mixed(least[group]), own)  # the least of several is no fair draw by itself
     known = np.unique(numbers)
     if len(known) < 2:
         raise InputError("fewer than two distinct documents to part", then="add text, or leave out the split")
