@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from qualm import registry
 from qualm.config import build as build_settings
 from qualm.config import to_dict
-from qualm.corpus import load, read
+from qualm.corpus import Document, Packing, Pipeline, Splitting, load, read
 from qualm.errors import InputError, Stopped, UsageError
 from qualm.files import read_json, write_json
 from qualm.lm.load import load_base
@@ -185,3 +185,17 @@ def test_keys_and_dropout_go_into_the_config(text, tmp_path):
     for keys, said in (({"cel": "gru"}, "key 'cel' is not known.*did you mean 'cell'"), ({"cell": "x"}, "cell = 'x'")):
         with pytest.raises(InputError, match=said):
             train(text, tmp_path / "other", replace(recipe, keys=keys))
+
+
+def test_a_packed_corpus_is_learnt_from_where_it_lies(tmp_path):
+    documents = [Document(str(i), f"the owl number {i} sat in tree {i * 7 % 13}") for i in range(60)]
+    Pipeline([Splitting(aside=0.2, alike=0), Packing(vocab=300)]).run(documents, tmp_path / "corpus")
+    recipe = Recipe(size=20_000, length=16, train=TrainSettings(steps=3, batch=2))
+    trained = train(tmp_path / "corpus", tmp_path / "model", recipe)
+    assert trained.result.best is not None
+    about = json.loads((tmp_path / "model/qualm.json").read_text())["training"]
+    assert about["data"] == dict(load(tmp_path / "corpus/train").identity)
+    assert about["held_out"]["documents"] == load(tmp_path / "corpus/held_out").identity["documents"]
+    assert not (tmp_path / "model/run/text").exists()
+    with pytest.raises(UsageError, match="tokenizer of its own"):
+        train(tmp_path / "corpus", tmp_path / "other", replace(recipe, vocab=500))

@@ -39,7 +39,8 @@ def train(
     """Train a tokenizer and a model. The same command again goes on where the last one stopped.
 
     Args:
-        data: A .txt, .md or .jsonl file, or a folder of them. A line of .jsonl has "text" or "messages".
+        data: A .txt, .md or .jsonl file, a folder of them, or a corpus that was packed. A line of .jsonl has "text" or
+            "messages".
         output: The folder that becomes the model.
     """
     keep_memory()

@@ -16,7 +16,7 @@ from qualm.corpus.documents import Document
 from qualm.corpus.notes import Note, Tell, as_record
 from qualm.files import writing
 
-SIZE = 8 * 2**20  # bytes of text in a chunk
+SIZE = 4 * 2**20  # bytes of text in a chunk
 Change = Callable[[Iterable[Document], Tell], Iterable[Document]]
 
 

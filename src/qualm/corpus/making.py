@@ -19,6 +19,7 @@ from qualm import __version__
 from qualm.config import to_dict
 from qualm.corpus import packs, splitting
 from qualm.corpus.chunks import Tally, notes_of, read_notes, read_tally
+from qualm.corpus.packs import WHOLE
 from qualm.corpus.settings import Keeping, Packing, Settings, Splitting
 from qualm.corpus.stages import Passes, Stage, Work
 from qualm.corpus.workers import Run, here
@@ -26,7 +27,7 @@ from qualm.errors import UsageError
 from qualm.files import hash_file, hash_json, hash_tree, read_json, write_json, writing
 
 FORMAT, VERSION = "qualm.corpus", 1
-WORK, MANIFEST, DROPPED, WHOLE = "work", "manifest.json", "dropped.jsonl", "documents"
+WORK, MANIFEST, DROPPED = "work", "manifest.json", "dropped.jsonl"
 Sides = Mapping[str, list[Path]]  # chunks by what they are for: WHOLE, or train and held_out
 
 

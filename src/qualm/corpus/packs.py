@@ -14,7 +14,7 @@ from qualm.files import hash_tree, read_json, write_json, writing
 from qualm.tokens.tokenizer import Tokens
 from qualm.tokens.train import train_bpe
 
-TOKENIZER = "tokenizer"
+TOKENIZER, WHOLE = "tokenizer", "documents"
 
 
 def stage(work: Work, sides: Mapping[str, list[Path]], settings: Packing, output: Path) -> dict[str, Any]:
@@ -36,6 +36,19 @@ def stage(work: Work, sides: Mapping[str, list[Path]], settings: Packing, output
         packed = finish(output / side, [read_json(shard) for shard in shards], identity, tokens)
         told[side] = {"documents": len(packed.ends), "bytes": packed.bytes, "tokens": packed.tokens}
     return told
+
+
+def is_packed(folder: Path) -> bool:
+    """Whether it holds a corpus that was built and packed."""
+    return (folder / "manifest.json").is_file() and (folder / TOKENIZER).is_dir() and sides_of(folder) is not None
+
+
+def sides_of(folder: Path) -> tuple[Path, Path | None] | None:
+    """The shards to learn from, and those held out (None without a split); None if there are none."""
+    for train, held_out in (("train", "held_out"), (WHOLE, "")):
+        if (folder / train / "manifest.json").is_file():
+            return folder / train, folder / held_out if held_out else None
+    return None
 
 
 def _tokenizer(target: Path, folder: Path, sources: Sequence[Path], settings: Packing) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from qualm.errors import MissingExtra
 from qualm.tokens.template import check_unicode
 from qualm.tokens.tokenizer import Tokens
 
@@ -31,12 +32,11 @@ def encoder(tokens: Tokens) -> Encode:
 
     written = _known(json.loads(tokens.plain.to_str()))
     try:
-        import fastokens  # noqa: PLC0415
-    except ImportError:
+        made = _made(written) if written else None
+    except MissingExtra:
+        made = None
+    if made is None:
         return slow
-    if written is None:
-        return slow
-    made = fastokens.Tokenizer.from_json_str(json.dumps(written))
 
     def fast(texts: Sequence[str]) -> Sequence[np.ndarray]:
         if not texts:
@@ -51,6 +51,14 @@ def encoder(tokens: Tokens) -> Encode:
         return found
 
     return fast
+
+
+def _made(written: dict[str, Any]) -> Any:
+    try:
+        import fastokens  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtra("fastokens is not installed", then="pip install 'qualm-lm[fast]'") from error
+    return fastokens.Tokenizer.from_json_str(json.dumps(written))
 
 
 def _known(written: dict[str, Any]) -> dict[str, Any] | None:

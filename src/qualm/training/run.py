@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from qualm.config import to_dict
-from qualm.corpus import Document, Packed, pack, read, split
+from qualm.corpus import Document, Packed, load, pack, read, split
 from qualm.corpus.packing import documents_hash
-from qualm.errors import InputError
+from qualm.corpus.packs import TOKENIZER, is_packed, sides_of
+from qualm.errors import InputError, UsageError
 from qualm.files import read_json, write_json
 from qualm.folder import write_folder
 from qualm.models.base import Model
@@ -48,7 +49,7 @@ class Trained:
 
 
 def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks: Hooks = Hooks()) -> Trained:
-    """Make a model of the text in `data`; `output` becomes a model directory.
+    """Make a model of the text in `data`, or of a packed corpus; `output` becomes a model directory.
 
     `hooks.validate` and `hooks.write` are set here. Called again it goes on with what lies in `output`.
     Raises InputError for text that cannot be used, UsageError for a family that does not learn from plain text or not
@@ -61,18 +62,18 @@ def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks
     if (output / "config.json").exists() and not work.exists():
         raise InputError("there is a model already", where=str(output), then="name another folder")
     check_processes(recipe.train)
-    texts = _documents(data, recipe)
+    texts = None if is_packed(data) else _documents(data, recipe)
     with claimed(work) if Ranks().first else nullcontext():
         return _trained(data, texts, output, recipe, hooks)
 
 
-def _trained(data: Path, texts: Texts, output: Path, recipe: Recipe, hooks: Hooks) -> Trained:
-    (documents, held_out), kind, work, ranks = texts, objective_of(recipe), output / "run", Ranks()
-    hooks.on_event(f"{data}: {len(documents)} documents to learn from, {len(held_out)} held out")
+def _trained(data: Path, texts: Texts | None, output: Path, recipe: Recipe, hooks: Hooks) -> Trained:
+    kind, work, ranks = objective_of(recipe), output / "run", Ranks()
     with ranks.first_alone():
-        tokens = _tokens(documents, recipe, work)
-        packed = pack(documents, tokens, work / "text")
-        held = pack(held_out, tokens, work / "held_out").head(recipe.validate) if held_out else None
+        tokens, packed, held = _packed(texts, recipe, work) if texts else _shards(data, recipe, work)
+    held_out = len(held.ends) if held else 0
+    hooks.on_event(f"{data}: {len(packed.ends)} documents to learn from, {held_out} held out")
+    held = held.head(recipe.validate) if held else None
     objective = kind(recipe, tokens)
     model = _model(recipe, tokens)
     rows = objective.rows(packed)
@@ -109,6 +110,25 @@ def _documents(data: Path, recipe: Recipe) -> Texts:
     if isinstance(recipe.held_out, Path):
         return list(read(data)), list(read(recipe.held_out))
     return split(read(data), recipe.held_out)
+
+
+def _packed(texts: Texts, recipe: Recipe, work: Path) -> tuple[Tokens, Packed, Packed | None]:
+    """The tokenizer, and the documents to learn from and to validate on, packed in the folder of the run."""
+    documents, held_out = texts
+    tokens = _tokens(documents, recipe, work)
+    held = pack(held_out, tokens, work / "held_out") if held_out else None
+    return tokens, pack(documents, tokens, work / "text"), held
+
+
+def _shards(corpus: Path, recipe: Recipe, work: Path) -> tuple[Tokens, Packed, Packed | None]:
+    """The same of a corpus that was built and packed: its shards are read where they lie."""
+    for setting in ("tokenizer", "vocab"):
+        if getattr(recipe, setting):
+            raise UsageError(f"this corpus has a tokenizer of its own, so no {setting}", where=str(corpus))
+    tokens, (train, held_out) = Tokens.load(corpus / TOKENIZER), sides_of(corpus) or (corpus, None)
+    if isinstance(recipe.held_out, Path):
+        return tokens, load(train), pack(read(recipe.held_out), tokens, work / "held_out")
+    return tokens, load(train), load(held_out) if held_out else None
 
 
 def _tokens(documents: list[Document], recipe: Recipe, work: Path) -> Tokens:
