@@ -52,14 +52,17 @@ def of_text(tokens: Tokens, text: str) -> Given:
 
 
 def of_ids(tokens: Tokens, ids: Sequence[int]) -> Given:
-    """Tokens that the client cut itself. Raises Refusal for a number that is no token."""
+    """Tokens that the client cut itself, read as their text would be: behind the tokenizer's start tokens, whether they
+    bring those or not. Raises Refusal for a number that is no token.
+    """
     if max(ids) >= tokens.vocab_size:
         raise Refusal(400, f"there is no token {max(ids)}", param="prompt", code="invalid_value")
     spelled = tuple(spelled_alone(tokens, each) for each in ids)
     offsets = [0]
     for each in spelled:
         offsets.append(offsets[-1] + len(each))
-    return Given(tokens.decode(ids, skip_special=False), (), tuple(ids), spelled, tuple(offsets[:-1]))
+    start = () if tuple(ids[: len(tokens.start)]) == tokens.start else tokens.start
+    return Given(tokens.decode(ids, skip_special=False), start, tuple(ids), spelled, tuple(offsets[:-1]))
 
 
 def _spelled(text: str, spans: Sequence[tuple[int, int]], index: int) -> str:
