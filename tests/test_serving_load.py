@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from qualm.lm.base import Sampling
+from qualm.mends.apply import load
 from qualm.serving import stream
 from qualm.serving.admission import Bucket, Gate
 from qualm.serving.errors import Busy
@@ -85,6 +86,25 @@ def test_nothing_is_written_for_a_client_that_has_gone(way):
         assert client.chat("x", max_tokens=1)[0] == 200
 
 
+def test_those_that_leave_a_real_model_s_batch_do_not_disturb_the_rest(small_model):
+    lm = load(small_model)
+    with background([lm], Limits(rows=8, queue=64)) as running:
+        client = Client(running)
+        asked = {"temperature": 0, "logit_bias": {str(i): -100 for i in lm.ends}}
+        alone = client.chat("What has Ana?", max_tokens=60, **asked)[2]["choices"][0]["message"]["content"]
+        with ThreadPoolExecutor(4) as pool:
+            stays = [pool.submit(client.chat, "What has Ana?", max_tokens=60, **asked) for _ in range(4)]
+            wires = [client.open_stream(f"What has {i}?", max_tokens=200, **asked) for i in range(30)]
+            for i, wire in enumerate(wires):
+                time.sleep(0.005 * (i % 3))
+                wire.close()
+            texts = [each.result()[2]["choices"][0]["message"]["content"] for each in stays]
+        until(lambda: running.house.inside == 0)
+        assert texts == [alone] * 4
+        assert running.house.models["small"].worker.faults == 0
+        assert gauge(client, "kv_cache_usage_perc") == 0
+
+
 def test_a_client_that_does_not_read_is_dropped_and_others_are_not_slowed():
     lm = Counter()
     with background([lm], Limits(stall_seconds=1.0)) as running:
@@ -96,8 +116,7 @@ def test_a_client_that_does_not_read_is_dropped_and_others_are_not_slowed():
         until(lambda: running.house.inside == 1)
         assert client.chat("x", max_tokens=5)[0] == 200
         until(lambda: running.house.inside == 0)
-        flights = running.house.models["counter"].worker.flights
-        assert not flights
+        assert not running.house.models["counter"].worker.flights
         wire.close()
 
 

@@ -22,7 +22,7 @@ class Flight:
     prompt: Prompt
     sampling: Sampling
     news: asyncio.Event
-    ticket: int | None = None
+    ticket: int | None = None  # of the batch, known to the thread of the model
     deltas: list[Delta] = field(default_factory=list)
     error: BaseException | None = None
     over: bool = False  # nothing more will come

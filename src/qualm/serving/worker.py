@@ -1,36 +1,46 @@
 """One model behind a queue: a thread of its own alone touches it, and steps its batch while there is something to do.
 
-All else happens in the event loop, so nothing here needs a lock. What the model's thread raises comes back as the value
-of a future: a fault in it ends the answers that it was at, and nothing more.
+The event loop and that thread share two queues and nothing else: commands go in, what came of them comes back. A fault
+in the model ends the answers that it was at, and nothing more.
 """
 
 import asyncio
+import contextlib
+import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from logging import getLogger
-from typing import Any, TypeVar
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from qualm.cases import Prompt
 from qualm.lm.base import LM, Sampling
-from qualm.lm.batch import Batch
+from qualm.lm.batch import Batch, Delta
 from qualm.serving.admission import Gate
-from qualm.serving.errors import Busy, Refusal, refusal_of
+from qualm.serving.errors import Busy, refusal_of
 from qualm.serving.flights import Flight, Flights
 from qualm.serving.settings import Limits
 
 T = TypeVar("T")
 UNREAD = 4096  # deltas that may wait for a client; one that lets more come together has gone to sleep
+AHEAD = 8  # steps that the model may be ahead of what was handed out
+LONGEST_STEP = 60.0  # seconds that the end of the thread is waited for
 log = getLogger("qualm.serving")
 
 
-async def settled(thread: ThreadPoolExecutor, work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
-    """What `work` gives in the model's thread, or what it raises: anything, also what is no Exception."""
-    future = asyncio.wrap_future(thread.submit(work))
-    await asyncio.wait([future])
-    error = future.exception()
-    return (None, error) if error is not None else (future.result(), None)
+class Caught:
+    """A block whose error is kept for whom it concerns, whatever it is: a native library's panic is no Exception."""
+
+    error: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        self.error = error
+        return True
 
 
 class Worker:
@@ -39,30 +49,29 @@ class Worker:
     def __init__(self, lm: LM, limits: Limits = Limits()):
         self.lm, self.limits = lm, limits
         self.gate = Gate(limits.rows, limits.queue)
-        self.flights: dict[int, Flight] = {}  # by ticket: what the batch knows of
-        self._joining: deque[Flight] = deque()
-        self._leaving: list[int] = []
-        self._jobs: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
-        self._batch: Batch | None = None
-        self._wake = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._pump: asyncio.Task[None] | None = None
+        self.flights: set[Flight] = set()  # what somebody waits for
         self.faults = 0
         self.observe: Callable[[Flight], None] = lambda flight: None  # called when an answer ends
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # of the thread alone, but for reading a number
+        self._inbox: SimpleQueue[Callable[[], bool] | None] = SimpleQueue()
+        self._ahead = threading.Semaphore(AHEAD)
+        self._batch: Batch | None = None
+        self._tickets: dict[int, Flight] = {}
+        self._thread = threading.Thread(target=self._work, name=f"model {lm.name}", daemon=True)
 
     def start(self) -> None:
-        self._pump = asyncio.get_running_loop().create_task(self._run(), name=f"pump of {self.lm.name}")
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
 
     async def stop(self) -> None:
         """End everything that is under way."""
-        for flight in (*self._joining, *self.flights.values()):
-            flight.end(Busy("this server is closing", 5, status=503, code="closing"))
-        if self._pump is not None:
-            self._pump.cancel()
-            await asyncio.wait([self._pump])
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        for flight in list(self.flights):
+            self._end(flight, Busy("this server is closing", 5, status=503, code="closing"))
+        self._inbox.put(None)
+        await asyncio.to_thread(self._thread.join, LONGEST_STEP)
 
-    # -- what requests call
+    # -- in the event loop: what requests call
 
     def ask(self, asked: Iterable[tuple[Prompt, Sampling]]) -> Flights:
         """An answer for each prompt with its sampling. Raises Busy if there is no room for all of them."""
@@ -71,22 +80,15 @@ class Worker:
         self.gate.enter(len(flights))
         for flight in flights:
             self.gate.begin()
-            self._joining.append(flight)
-        self._wake.set()
+            self.flights.add(flight)
+            self._inbox.put(partial(self._join, flight))
         return Flights(flights, news, self.forget, self.limits.answer_seconds)
 
     def forget(self, flight: Flight) -> None:
         """Nobody waits for this answer any more: its room is free before the next step."""
-        if flight.over:
-            return
-        if flight in self._joining:
-            self._joining.remove(flight)
-        elif flight.ticket is not None:
-            del self.flights[flight.ticket]
-            self._leaving.append(flight.ticket)
-            self._wake.set()
-        self._done(flight)
-        flight.end()
+        if not flight.over:
+            self._end(flight)
+            self._inbox.put(partial(self._leave, flight))
 
     async def do(self, work: Callable[[], T]) -> T:
         """Something else that needs the model: done between two steps. Raises Busy if there is no room."""
@@ -94,8 +96,7 @@ class Worker:
         self.gate.begin()
         started = time.monotonic()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.append((work, future))
-        self._wake.set()
+        self._inbox.put(partial(self._job, work, future))
         try:
             return await future
         finally:
@@ -107,113 +108,133 @@ class Worker:
 
     @property
     def waiting(self) -> int:
-        return len(self._joining) + (self._batch.waiting if self._batch else 0)
+        return max(0, len(self.flights) - self.running)
 
     @property
     def held(self) -> float:
         """The share of the slots that running requests may come to use."""
         return self._batch.held / self.limits.slots if self._batch else 0.0
 
-    # -- the pump
+    # -- in the event loop: what the thread hands over
 
-    async def _run(self) -> None:
-        while True:
-            if not (self._joining or self._leaving or self._jobs or self.flights):
-                self._wake.clear()
-                await self._wake.wait()
-            await self._leave()
-            await self._join()
-            await self._job()
-            if self.flights:
-                await self._step()
-
-    async def _leave(self) -> None:
-        while self._leaving and self._batch is not None:
-            ticket = self._leaving.pop()
-            batch = self._batch
-            _, error = await settled(self._thread, lambda: batch.leave(ticket))  # noqa: B023  # run before the next
-            if error is not None:
-                self._broken(error)
-        self._leaving.clear()
-
-    async def _join(self) -> None:
-        while self._joining:
-            flight = self._joining.popleft()
-            ticket, error = await settled(self._thread, lambda: self._joined(flight))  # noqa: B023
+    def _deliver(self, deltas: Sequence[tuple[Flight, Delta]], failed: Sequence[tuple[Flight, BaseException]]) -> None:
+        self._ahead.release()
+        for flight, delta in deltas:
             if flight.over:  # its client went meanwhile
-                self._leaving += [] if ticket is None else [ticket]
-            elif ticket is None:
-                self._failed(flight, error)
-            else:
-                flight.ticket, self.flights[ticket] = ticket, flight
+                continue
+            flight.put(delta)
+            if delta.completion is not None:
+                self._end(flight)
+            elif len(flight.deltas) > UNREAD:
+                flight.deltas = []
+                self.forget(flight)
+        for flight, error in failed:
+            if not flight.over:
+                self._end(flight, error)
+        self._give_up()
 
-    def _joined(self, flight: Flight) -> int:
-        if self._batch is None:
-            self._batch = self.lm.batch(self.limits.rows, self.limits.slots)
-        return self._batch.join(flight.prompt, flight.sampling)
+    def _give_up(self) -> None:
+        """End what waited too long for its turn."""
+        if len(self.flights) > self.running:
+            late = time.monotonic() - self.limits.queue_seconds
+            for flight in [flight for flight in self.flights if not flight.began and flight.arrived < late]:
+                flight.error = Busy("it waited too long for its turn", self.gate.wait(), 503, "queue_timeout")
+                self.forget(flight)
 
-    async def _job(self) -> None:
-        if not self._jobs:
-            return
-        work, future = self._jobs.popleft()
+    def _end(self, flight: Flight, error: BaseException | None = None) -> None:
+        self.flights.discard(flight)
+        self.gate.end(time.monotonic() - flight.arrived)
+        flight.end(error)
+        self.observe(flight)
+
+    def _answered(self, future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
         if future.done():  # its client went meanwhile
             return
-        value, error = await settled(self._thread, work)
-        if future.done():
-            return
         if error is not None:
-            self._note(error)
             future.set_exception(refusal_of(error))
         else:
             future.set_result(value)
 
-    async def _step(self) -> None:
-        batch = self._batch
-        assert batch is not None
-        deltas, error = await settled(self._thread, batch.step)
-        if error is not None:
-            self._broken(error)
-        for ticket, delta in (deltas or {}).items():
-            flight = self.flights.get(ticket)
-            if flight is None:
-                continue
-            flight.put(delta)
-            if delta.completion is not None:
-                del self.flights[ticket]
-                self._done(flight)
-                flight.end()
-            elif len(flight.deltas) > UNREAD:
-                flight.deltas = []
-                self.forget(flight)
-        if error is None:
-            self._give_up()
+    # -- in the thread
 
-    def _give_up(self) -> None:
-        """End what waited too long for its turn."""
-        now = time.monotonic()
-        late = [f for f in self.flights.values() if not f.began and now - f.arrived > self.limits.queue_seconds]
-        if self.waiting:
-            for flight in late:
-                flight.error = Busy("it waited too long for its turn", self.gate.wait(), 503, "queue_timeout")
-                self.forget(flight)
+    def _work(self) -> None:
+        while True:
+            busy = False
+            while not busy and not (self._tickets and self._inbox.empty()):
+                command = self._inbox.get()
+                if command is None:
+                    return
+                busy = command()
+            if self._tickets:
+                self._step()
+
+    def _join(self, flight: Flight) -> bool:
+        if flight.over:
+            return False
+        with Caught() as caught:
+            if self._batch is None:
+                self._batch = self.lm.batch(self.limits.rows, self.limits.slots)
+            flight.ticket = self._batch.join(flight.prompt, flight.sampling)
+            self._tickets[flight.ticket] = flight
+        if caught.error is not None:
+            self._hand_over([], [(flight, self._noted(caught.error))])
+        return False
+
+    def _leave(self, flight: Flight) -> bool:
+        if flight.ticket is not None and self._tickets.pop(flight.ticket, None) is not None:
+            with Caught() as caught:
+                assert self._batch is not None
+                self._batch.leave(flight.ticket)
+            if caught.error is not None:
+                self._broken(caught.error)
+        return False
+
+    def _job(self, work: Callable[[], Any], future: asyncio.Future[Any]) -> bool:
+        """Whether it took time: one between two steps."""
+        if future.done():
+            return False
+        value = None
+        with Caught() as caught:
+            value = work()
+        if caught.error is not None:
+            self._noted(caught.error)
+        self._call(self._answered, future, value, caught.error)
+        return True
+
+    def _step(self) -> None:
+        deltas: dict[int, Delta] = {}
+        with Caught() as caught:
+            assert self._batch is not None
+            deltas = self._batch.step()
+        found = [(self._tickets[ticket], delta) for ticket, delta in deltas.items() if ticket in self._tickets]
+        for ticket, delta in deltas.items():
+            if delta.completion is not None:
+                self._tickets.pop(ticket, None)
+        if found:
+            self._hand_over(found, [])
+        if caught.error is not None:
+            self._broken(caught.error)
 
     def _broken(self, error: BaseException) -> None:
         """A step failed: nobody knows for whom, so all that the batch was at ends, and the next gets a new batch."""
-        self._batch = None
-        for flight in list(self.flights.values()):
-            self._failed(flight, error)
-        self.flights.clear()
+        self._batch, failed = None, list(self._tickets.values())
+        self._tickets.clear()
+        self._noted(error)
+        self._hand_over([], [(flight, error) for flight in failed])
 
-    def _failed(self, flight: Flight, error: BaseException | None) -> None:
-        self._note(error)
-        self._done(flight)
-        flight.end(error or Refusal(500, "the model took no request", code="internal_error"))
-
-    def _note(self, error: BaseException | None) -> None:
-        if error is not None and refusal_of(error).status == 500:
+    def _noted(self, error: BaseException) -> BaseException:
+        if refusal_of(error).status == 500:
             self.faults += 1
             log.error("the model failed", exc_info=error, extra={"model": self.lm.name})
+        return error
 
-    def _done(self, flight: Flight) -> None:
-        self.gate.end(time.monotonic() - flight.arrived)
-        self.observe(flight)
+    def _hand_over(
+        self, deltas: Sequence[tuple[Flight, Delta]], failed: Sequence[tuple[Flight, BaseException]]
+    ) -> None:
+        self._ahead.acquire(timeout=LONGEST_STEP)
+        self._call(self._deliver, deltas, failed)
+
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+            self._loop.call_soon_threadsafe(function, *arguments)
