@@ -13,6 +13,7 @@ format that it chooses here beside the peer's default, float32.
 """
 
 import argparse
+import fcntl
 import importlib.util
 import json
 import os
@@ -21,8 +22,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
 clock = time.process_time if THREADS == 1 else time.perf_counter
@@ -249,19 +252,28 @@ def started(case: str, given: argparse.Namespace) -> dict[tuple[str, str], subpr
     return running
 
 
+@contextmanager
+def alone(lock: str) -> Iterator[None]:
+    """While no other holds the file `lock`, if one is named."""
+    with Path(lock or os.devnull).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if lock else fcntl.LOCK_UN)
+        yield
+
+
 def measure(case: str, given: argparse.Namespace) -> None:
     rows, length = SIZES[case]
     print(f"{case}: {WHAT[case]}; {rows} rows of {length}, vocabulary {VOCAB}", flush=True)
     running = started(case, given)
     taken: dict[tuple[str, str], list[dict[str, float]]] = {who: [] for who in running}
     for _ in range(given.rounds):
-        for who, process in running.items():
-            if process.poll() is None:
-                process.stdin.write("go\n")
-                process.stdin.flush()
-                while (line := process.stdout.readline()) and not line.startswith('{"step'):
-                    continue
-                taken[who] += [json.loads(line)] if line else []
+        with alone(given.lock):
+            for who, process in running.items():
+                if process.poll() is None:
+                    process.stdin.write("go\n")
+                    process.stdin.flush()
+                    while (line := process.stdout.readline()) and not line.startswith('{"step'):
+                        continue
+                    taken[who] += [json.loads(line)] if line else []
     for process in running.values():
         process.stdin.close()
         process.wait()
@@ -288,6 +300,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--peers", default="", help="a Python with tensorflow, keras and accelerate")
+    parser.add_argument("--lock", default="", help="a file that is locked during each round, so that others wait")
     parser.add_argument("--serve", default="", help=argparse.SUPPRESS)
     parser.add_argument("--formats", nargs="*", choices=FORMATS, default=FORMATS)
     parser.add_argument("--precision", default="fp32", help=argparse.SUPPRESS)

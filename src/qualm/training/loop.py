@@ -24,6 +24,7 @@ from qualm.training import state
 from qualm.training.average import Average
 from qualm.training.checkpoint import Checkpoints, find_fault
 from qualm.training.data import Draw, Rows
+from qualm.training.device import placed
 from qualm.training.losses import Loss, Remembers
 from qualm.training.metrics import Metrics, logged
 from qualm.training.optimisers import optimiser
@@ -38,7 +39,7 @@ MOST_BAD = 3  # updates skipped in a row before the run gives up
 USUAL, ENOUGH = 32, 8  # losses remembered to tell a spike by, and how many it takes
 MOST_NAMED = 8  # rows of a batch that are named
 NATS = 5.0  # a loss is no spike unless it is so much above the usual one
-GUARDS = ("threads", "strict", "precision", "shard")  # settings that do not decide the result of a step
+GUARDS = ("device", "threads", "strict", "precision", "shard")  # settings that do not decide the result of a step
 
 Row = Mapping[str, Any]
 
@@ -94,6 +95,7 @@ def fit(
     """
     check_processes(settings)
     with ExitStack() as stack:
+        stack.enter_context(placed(model, settings))
         ranks = Ranks(next(model.parameters()).device)
         hooks = hooks if ranks.first else replace(hooks, on_step=_silent, on_event=_silent)
         sharded = Sharded(model, loss, settings) if settings.shard else None
@@ -183,6 +185,7 @@ class _Run:
         if step is not None and self.settings.precision == "auto":
             self.precision = Precision(facts["machine"].get("precision", "fp32"), self.device)
         machine = {"threads": torch.get_num_threads(), "torch": torch.__version__, "world_size": self.ranks.size}
+        machine |= {"precision": self.precision.name, "shard": bool(self.sharded), "device": self.device.type}
         self.identity: dict[str, dict[str, Any]] = {
             "settings": {k: v for k, v in to_dict(self.settings).items() if k not in GUARDS},
             "data": {**self.data.identity, "rows": len(self.data)},
@@ -192,7 +195,7 @@ class _Run:
         }
         self.ranks.agree(self.identity)
         self.identity["schedule"] = {"total": self.total, "peak": self.peak}
-        self.identity["machine"] = {**machine, "precision": self.precision.name, "shard": bool(self.sharded)}
+        self.identity["machine"] = machine
         if step is not None:
             for said in state.check_same(facts, self.identity, self.settings.strict, places.path(step)):
                 self.hooks.on_event(said)

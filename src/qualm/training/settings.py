@@ -9,7 +9,7 @@ from qualm.errors import UsageError
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train: everything that decides the result, and two fields (`threads`, `strict`) that guard it.
+    """How to train: everything that decides the result, and three fields (`device`, `threads`, `strict`) that guard it.
 
     One update uses `batch` x `accumulate` rows. Exactly one of `steps` and `epochs` is given. The rate `lr` is reached
     after the share `warmup` of all steps and falls to `min_lr` x `lr`; None chooses it by the number of parameters
@@ -20,6 +20,7 @@ class TrainSettings:
     An update whose loss is beyond `spike` times the usual one is skipped, as one that is not finite is (0: never).
     With `recompute`, layers keep their inputs alone and are computed again in the backward pass; with `compile` they go
     through torch's compiler first (tens of seconds).
+    On `device` "auto" a model is trained on a GPU if there is one, and comes back to where it was.
     `threads` 0 leaves torch's count; with `strict`, a run is not resumed at another thread count or torch version,
     at which the same steps give other bits.
 
@@ -47,6 +48,7 @@ class TrainSettings:
         compile: Compile the layers first, which takes tens of seconds.
         recompute: Compute layers twice in place of keeping what is in them: less memory, a third more time.
         shard: Spread weights, gradients and moments over the processes, for a model too large for one of them.
+        device: Where to train; auto: on a GPU if there is one.
         threads: Threads; 0 for torch's choice.
         strict: Go on only where the same steps give the same bits.
     """
@@ -74,6 +76,7 @@ class TrainSettings:
     compile: bool = False
     recompute: bool = False
     shard: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 0
     strict: bool = True
 

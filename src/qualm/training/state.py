@@ -18,7 +18,7 @@ from qualm.training.sharded import DTensor, fitted, part, read_moments, whole
 
 FORMAT, VERSION = "qualm.training", 3
 FREE = ("machine", "schedule")  # parts of what a run is that may change; the machine with a word
-SAID = {"world_size": "--nproc", "threads": "--threads", "precision": "--precision"}  # how a person says it
+SAID = {name: f"--{name}" for name in ("device", "precision", "threads")} | {"world_size": "--nproc"}  # in words
 
 Tensors = Mapping[str, Tensor]
 
