@@ -7,6 +7,7 @@ from rich.table import Table
 
 from qualm.cli import rooms
 from qualm.cli.common import Common
+from qualm.cli.memory import keep_memory
 from qualm.cli.train import size_of
 from qualm.errors import UsageError
 
@@ -32,6 +33,7 @@ def advise(
         hours: Time for training.
         memory: Memory that may be used, such as 8GB; by default what is free.
     """
+    keep_memory()  # as `qualm train` will: steps are timed
     allowed = bytes_of(memory) if memory else 0.0
     wish = rooms.advice.Wish(task, language, number(tokens), hours, allowed)
     given = rooms.advice.advise(wish)

@@ -128,6 +128,11 @@ class Config(ABC):
         return self.max_position_embeddings  # type: ignore[attr-defined]
 
     @property
+    def rate(self) -> float:
+        """How many times the learning rate that is usual for so many weights suits this kind of model."""
+        return 1.0
+
+    @property
     @abstractmethod
     def parameters(self) -> int:
         """How many weights, tied ones once."""

@@ -68,6 +68,13 @@ class RnnConfig(Config):
         return self.num_hidden_layers
 
     @property
+    def rate(self) -> float:
+        """An LSTM of 1.3 M weights reads 2.73, 2.54, 2.33 and 2.22 bits per byte after 250 steps at 1, 2, 4 and 8 times
+        the rate that is usual for its size, which was found on a Llama; 4 leaves it some room.
+        """
+        return 4.0 if self.cell == "lstm" else 1.0
+
+    @property
     def head_size(self) -> int:
         """Channels that the head reads."""
         return self.projection_size or self.hidden_size

@@ -20,6 +20,7 @@ from qualm.errors import Stopped, UsageError
 from qualm.models.base import Config, Model
 from qualm.tokens.train import train_bpe
 from qualm.training.data import Rows
+from qualm.training.device import device_of
 from qualm.training.loop import Hooks, fit
 from qualm.training.losses import Loss
 from qualm.training.objectives import objective_of
@@ -146,9 +147,10 @@ WARNING = (
 
 
 def look(wish: Wish = Wish()) -> Machine:
-    """This machine: threads, memory, format, and the measured peak."""
-    name = Precision("auto", CPU).name
-    return Machine(torch.get_num_threads(), wish.memory or _memory(), name, peak(CPU, DTYPES[name]))
+    """This machine: threads, memory, and format and measured peak of what it trains on."""
+    device = device_of("auto", CPU)
+    name = Precision("auto", device).name
+    return Machine(torch.get_num_threads(), wish.memory or _memory(), name, peak(device, DTYPES[name]))
 
 
 def _memory() -> float:
@@ -201,7 +203,8 @@ def _plan(wish: Wish, machine: Machine, depth: int, share: float) -> Plan:
     most = min(OFTEN * wish.tokens, ENOUGH * config.parameters * OFTEN)
     steps = int(max(1, min(most / (batch * length), 3600 * wish.hours / step_seconds)))
     return Plan(
-        family, depth, config.parameters, vocab_of(depth), length, batch, steps, rate_for(config.parameters),
+        family, depth, config.parameters, vocab_of(depth), length, batch, steps,
+        config.rate * rate_for(config.parameters),
         TRAINING * forward * batch, step_seconds, steps * step_seconds, WEIGHTS * config.parameters + ROOM, share,
         law(config.parameters, steps * batch * length),
     )  # fmt: skip

@@ -27,10 +27,10 @@ from qualm.training.data import Draw, Rows
 from qualm.training.device import placed
 from qualm.training.losses import Loss, Remembers
 from qualm.training.metrics import Metrics, logged
-from qualm.training.optimisers import optimiser
+from qualm.training.optimisers import optimiser, usual_rate
 from qualm.training.parallel import Ranks
 from qualm.training.precision import DTYPES, Precision, prepared
-from qualm.training.settings import TrainSettings, rate_at, rate_for
+from qualm.training.settings import TrainSettings, rate_at
 from qualm.training.sharded import Sharded, check_processes, move_moments, reached, whole, write_moments
 from qualm.training.speed import TRAINING, peak
 from qualm.training.state import Progress
@@ -165,7 +165,7 @@ class _Run:
         if not self.parameters:
             raise InputError("the model has no weight that may change")
         self.total = s.total(len(self.data))
-        self.peak = rate_for(sum(p.numel() for p in self.model.parameters())) if s.lr is None else s.lr
+        self.peak = usual_rate(self.model) if s.lr is None else s.lr
         if s.batch < self.ranks.size:
             self.hooks.on_event(f"{self.ranks.size} processes share batches of {s.batch} rows: some have none")
         self.draw = Draw(self.data, s.batch, s.accumulate, s.seed)

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qualm.training.settings import TrainSettings
+from qualm.models.base import Model
+from qualm.training.settings import TrainSettings, rate_for
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024: steep at 0, so five rounds are enough
 ROUNDS = 5
@@ -95,6 +96,12 @@ def optimiser(model: nn.Module, settings: TrainSettings, rate: float) -> Optimis
         return Optimiser([torch.optim.SGD(groups, lr=rate, momentum=s.beta1, fused=True)])
     adamw = torch.optim.AdamW(groups, lr=rate, betas=(s.beta1, s.beta2), fused=True)
     return Optimiser([adamw, Muon(inside, rate, s.weight_decay)] if inside else [adamw])
+
+
+def usual_rate(model: nn.Module) -> float:
+    """The peak learning rate of a model for which none is said: by its size, and by its kind."""
+    times = model.config.rate if isinstance(model, Model) else 1.0
+    return times * rate_for(sum(p.numel() for p in model.parameters()))
 
 
 def inner_matrices(model: nn.Module) -> list[Tensor]:
