@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--real-words", action="store_true", help="also weigh words of the dictionary: slow")
     parser.add_argument("--passages", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
-    for name, value in (("margin", 0.0), ("edit", 3.0), ("real-margin", 6.0)):
+    for name, value in (("margin", Spelling.margin), ("edit", Spelling.edit), ("real-margin", Spelling.real_margin)):
         parser.add_argument(f"--{name}", type=float, default=value)
     asked = parser.parse_args()
     spelling = Spelling(asked.margin, asked.edit, asked.real_words, asked.real_margin)

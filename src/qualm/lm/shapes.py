@@ -83,12 +83,9 @@ def unanchored(regex: str) -> str:
 
 def tried(made: str, schema: Any) -> str:
     """What is wrong with a grammar, "" if nothing: found by a process that is ended after TIME."""
-    command = [sys.executable, "-P", _compiling.__file__, str(TIME)]
+    command, given = [sys.executable, "-P", _compiling.__file__, str(TIME)], json.dumps([made, schema]).encode()
     try:
-        given = json.dumps([made, schema])
-        done = subprocess.run(
-            command, input=given, capture_output=True, encoding="utf-8", timeout=PATIENCE, check=False
-        )
+        done = subprocess.run(command, input=given, capture_output=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired:
         return f"takes more than {PATIENCE:g} s to compile on this busy machine"
     if done.returncode == -signal.SIGPROF:

@@ -25,7 +25,7 @@ HAN = "\u3400-\u9fff\uf900-\ufaff"
 PROTECTED = re.compile(
     r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|``[^`]+``|`[^`\n]+`|^(?: {4}|\t)[^\n]*$"  # code
     r"|\w+://\S+|\bwww\.\S+|\S+@\S+\.\w+|(?<!\w)(?:~|\.{1,2})?/[\w.\-/]+|\b\w+(?:\.\w+)+\b"  # addresses, files
-    r"|<[^>\n]{1,80}>|&\w+;|[@#$%\\]\w+|(?<!\w)--?\w[\w-]*|\w+[(\[]\S*|[\w-]*[\d_][\w-]*(?:[.,:]\d+)*"  # marks, calls
+    r"|<[^>\n]{1,80}>|&\w+;|[@#$%\\]\w+|(?<!\w)--?\w[\w-]*|\w+[(\[]\S*|\w+=\S*|[\w-]*[\d_][\w-]*(?:[.,:]\d+)*"
     r"|\*\w+\*|[\"'“‘]\w+[\"'”’]",  # a word that is spoken of
     re.S | re.M,
 )
@@ -63,7 +63,7 @@ class Spelling:
     With `real_words`, those that stand in the dictionary are weighed too, which costs a scoring of nearly every word.
     """
 
-    margin: float = 0.0
+    margin: float = 3.0
     edit: float = 3.0
     real_words: bool = False
     real_margin: float = 6.0
