@@ -19,7 +19,7 @@ from qualm.lm.shapes import check, fits
 from qualm.tokens.pieces import first_pieces, pieces
 from qualm.tokens.train import train_tokens
 from simulated import load as simulation
-from tiny import TEXTS
+from tiny import TEXTS, tiny_local
 
 structured = simulation("structured")
 PERSON = {
@@ -219,3 +219,69 @@ def test_answers_to_schemas_are_valid_by_another_judge():
     assert found["schemas"] == 40
     assert found["walk: valid"] > 30
     assert found["refused"] > 3
+
+
+SHAPED = {
+    "schema": json_shape(PERSON),
+    "expression": Shape("regex", "[a-z]{3,9} [0-9]{2}"),
+    "choice": Shape("choice", "yes\nno\n跳过"),
+    "grammar": Shape("grammar", 'start: "<" /[a-c]+/ ">"'),
+}
+
+
+def holds(name, text):
+    if name == "schema":
+        return jsonschema_rs.validator_for(PERSON).is_valid(json.loads(text))
+    patterns = {"expression": "[a-z]{3,9} [0-9]{2}", "choice": "yes|no|跳过", "grammar": "<[a-c]+>"}
+    return re.fullmatch(patterns[name], text) is not None
+
+
+@pytest.mark.parametrize("name", SHAPED)
+@pytest.mark.parametrize("extra", [{}, {"temperature": 1.0, "top_p": 0.95, "seed": 4}, {"lookup": 3}])
+def test_a_model_writes_what_has_the_shape_alone_in_a_batch_and_in_a_stream(name, extra):
+    lm, prompts = tiny_local(context=400), ["The quick", "今天", [{"role": "user", "content": "What is it?"}]]
+    closing = tuple((i, 9.0) for i, piece in enumerate(pieces(lm.tokens)) if piece in (b'"', b"}", b"]", b">"))
+    sampling = Sampling(max_tokens=300, shape=SHAPED[name], logit_bias=closing, **extra)
+    together = lm.generate(prompts, sampling)
+    for prompt, answer in zip(prompts, together, strict=True):
+        assert answer.finish in ("stop", "length")
+        assert answer.finish == "length" or holds(name, answer.text), answer.text
+        assert lm.generate([prompt], sampling)[0].text == answer.text
+        assert "".join(lm.stream(prompt, sampling)) == answer.text
+    assert any(answer.finish == "stop" for answer in together)
+
+
+def test_an_answer_that_has_no_room_for_its_shape_ends_by_length():
+    [answer] = tiny_local().generate(["The quick"], Sampling(max_tokens=5, shape=json_shape(PERSON)))
+    assert answer.finish == "length"
+
+
+def test_requests_of_several_shapes_run_beside_each_other():
+    lm = tiny_local(context=300)
+    batch = lm.batch()
+    asked = {batch.join("The quick", Sampling(max_tokens=200, shape=shape)): name for name, shape in SHAPED.items()}
+    asked[batch.join("The quick", Sampling(max_tokens=9))] = ""
+    done = {}
+    while batch:
+        done |= {ticket: delta.completion for ticket, delta in batch.step().items() if delta.completion}
+    for ticket, name in asked.items():
+        assert not name or done[ticket].finish == "length" or holds(name, done[ticket].text)
+    plain = next(done[ticket].text for ticket, name in asked.items() if not name)
+    assert plain == lm.generate(["The quick"], Sampling(max_tokens=9))[0].text
+
+
+def test_the_command_line_asks_for_shapes(tmp_path, qualm):
+    tiny_local().save(tmp_path / "model")
+    (tmp_path / "s.json").write_text(json.dumps({"enum": ["red", "blue"]}))
+    (tmp_path / "g.lark").write_text('start: "<" /[ab]/ ">"')
+    for flags, pattern in (
+        (["--json-schema", "s.json"], '"red"|"blue"'),
+        (["--regex", "[ab]{3}"], "[ab]{3}"),
+        (["--choice", "yes,no"], "yes|no"),
+        (["--grammar", "g.lark"], "<[ab]>"),
+    ):
+        done = qualm("generate", "model", "The quick", *flags)
+        assert re.fullmatch(pattern, done.out.strip()), done
+    assert qualm("generate", "model", "The quick", "--regex", "a", "--choice", "b").code == 2
+    assert "look-around" in qualm("generate", "model", "The quick", "--regex", "(?=a)a").err
+    assert qualm("generate", "model", "The quick", "--tidy", "json").code == 0

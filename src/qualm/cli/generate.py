@@ -6,12 +6,15 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
+from qualm.cli._shape import TIDY, Shaping
 from qualm.cli.common import Common, print_json_line
 from qualm.cli.models import load
 from qualm.errors import UsageError
 from qualm.lm.base import LM, Sampling
+from qualm.text.tidy import tidied
 
 SAMPLING = Group("Sampling", sort_key=3)
+SHAPE = Group("Shape", sort_key=4)
 
 
 def generate(
@@ -20,6 +23,8 @@ def generate(
     /,
     *,
     sampling: Annotated[Sampling, Parameter(name="*", group=SAMPLING)] = Sampling(),
+    shaping: Annotated[Shaping, Parameter(name="*", group=SHAPE)] = Shaping(),
+    tidy: Annotated[TIDY | None, Parameter(group=SHAPE)] = None,
     stream: Annotated[bool, Parameter(negative="")] = False,
     common: Common = Common(),
 ) -> None:
@@ -37,9 +42,18 @@ def generate(
         sampling.seed: Of the draw.
         sampling.beams: Follow so many ways to go on, and take the likeliest; at temperature 0.
         sampling.length_penalty: Of beams: 1 compares nats a token, 0 their sum.
+        shaping.json_schema: A file with the JSON schema that the answer must have.
+        shaping.json_object: Any JSON object.
+        shaping.regex: The expression that the whole answer must match.
+        shaping.choice: What to choose from: a,b,c. May be given several times.
+        shaping.grammar: A file with a grammar in Lark's notation.
+        tidy: Put the answer's Markdown in order, or print only its JSON or its whole sentences.
         stream: Print as it is written.
     """
     check(sampling)
+    sampling = shaping.on(sampling)
+    if tidy and stream:
+        raise UsageError("what is printed as it is written cannot be tidied", where="--tidy", then="leave out --stream")
     text = read_stdin(common) if prompt == "-" else prompt
     lm = load(model, common)
     if stream:
@@ -49,7 +63,9 @@ def generate(
     told = {"text": completion.text, "finish": completion.finish, "tokens": completion.tokens}
     told |= {"prompt_tokens": completion.prompt_tokens, "notes": dict(completion.notes)}
     document = {"schema": "qualm.generate/1", "model": lm.name, "prompt": text, "sampling": asdict(sampling), **told}
-    common.result(document, completion.text)
+    if tidy:
+        document["tidied"] = tidied(completion.text, tidy)
+    common.result(document, tidied(completion.text, tidy) if tidy else completion.text)
 
 
 def check(sampling: Sampling) -> None:

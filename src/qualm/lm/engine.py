@@ -180,7 +180,7 @@ class Engine(Batch):
                 if not writer.finish:
                     writer.push(self.host.spelling.token(*picked))
             if not move.feeds and not writer.finish:
-                writer.close("stop")
+                writer.close(request.search.finish)
             news = None if request.gone else writer.news(len(request.ids), request.search.notes)
             if news is not None:
                 told[request.ticket] = news

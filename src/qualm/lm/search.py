@@ -47,6 +47,8 @@ class Held(Protocol):
     """An answer held to a shape (`qualm.lm.constraints.Constraint`)."""
 
     finished: bool
+    whole: bool  # whether the answer, as it stands, has the shape
+    why: str  # why it cannot get it any more
 
     def allowed(self) -> Tensor: ...
     def push(self, token: int) -> None: ...
@@ -62,6 +64,11 @@ class Search(ABC):
     def notes(self) -> Mapping[str, Any]:
         """What the completion says besides, once there is one."""
         return {}
+
+    @property
+    def finish(self) -> str:
+        """How an answer has ended that came to its end by itself."""
+        return "stop"
 
     @abstractmethod
     def take(self, logits: Tensor, hidden: Tensor) -> Move: ...
@@ -84,6 +91,14 @@ class Drawing(Search):
     guess: Guess | None = None
     limit: int = 0  # ids at most, read and written
     guessed: Sequence[int] = ()
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        return {"why": self.held.why} if self.held is not None and self.held.why else {}
+
+    @property
+    def finish(self) -> str:
+        return "stop" if self.held is None or self.held.whole else "length"
 
     @property
     def alone(self) -> bool:
