@@ -11,18 +11,17 @@ from qualm.errors import InputError, UsageError
 from qualm.lm.base import Sampling, Shape
 from qualm.lm.shapes import check
 
-TIDY = Literal["markdown", "json", "sentences"]
-
 
 @dataclass(frozen=True)
 class Shaping:
-    """At most one shape."""
+    """At most one shape, and how an answer is tidied."""
 
     json_schema: Path | None = None
     json_object: Annotated[bool, Parameter(negative="")] = False
     regex: str = ""
     choice: Sequence[str] = ()
     grammar: Path | None = None
+    tidy: Literal["markdown", "json", "sentences"] | None = None
 
     def on(self, sampling: Sampling) -> Sampling:
         """The sampling, held to the shape. Raises UsageError for several, or for one that is refused."""

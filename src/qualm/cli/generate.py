@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from qualm.cli._shape import TIDY, Shaping
+from qualm.cli._shape import Shaping
 from qualm.cli.common import Common, print_json_line
 from qualm.cli.models import load
 from qualm.errors import UsageError
@@ -24,7 +24,6 @@ def generate(
     *,
     sampling: Annotated[Sampling, Parameter(name="*", group=SAMPLING)] = Sampling(),
     shaping: Annotated[Shaping, Parameter(name="*", group=SHAPE)] = Shaping(),
-    tidy: Annotated[TIDY | None, Parameter(group=SHAPE)] = None,
     stream: Annotated[bool, Parameter(negative="")] = False,
     common: Common = Common(),
 ) -> None:
@@ -47,12 +46,12 @@ def generate(
         shaping.regex: The expression that the whole answer must match.
         shaping.choice: What to choose from: a,b,c. May be given several times.
         shaping.grammar: A file with a grammar in Lark's notation.
-        tidy: Put the answer's Markdown in order, or print only its JSON or its whole sentences.
+        shaping.tidy: Put the answer's Markdown in order, or print only its JSON or its whole sentences.
         stream: Print as it is written.
     """
     check(sampling)
     sampling = shaping.on(sampling)
-    if tidy and stream:
+    if shaping.tidy and stream:
         raise UsageError("what is printed as it is written cannot be tidied", where="--tidy", then="leave out --stream")
     text = read_stdin(common) if prompt == "-" else prompt
     lm = load(model, common)
@@ -63,9 +62,8 @@ def generate(
     told = {"text": completion.text, "finish": completion.finish, "tokens": completion.tokens}
     told |= {"prompt_tokens": completion.prompt_tokens, "notes": dict(completion.notes)}
     document = {"schema": "qualm.generate/1", "model": lm.name, "prompt": text, "sampling": asdict(sampling), **told}
-    if tidy:
-        document["tidied"] = tidied(completion.text, tidy)
-    common.result(document, tidied(completion.text, tidy) if tidy else completion.text)
+    shown = tidied(completion.text, shaping.tidy) if shaping.tidy else completion.text
+    common.result(document | ({"tidied": shown} if shaping.tidy else {}), shown)
 
 
 def check(sampling: Sampling) -> None:
