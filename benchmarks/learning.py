@@ -2,10 +2,11 @@
 
     python benchmarks/learning.py text --shared DATA [--seeds 0,1,2] [--budget 0.5] [--only lstm] [--work FOLDER]
 
-Figures: text (RNN, GRU, LSTM, GPT and n-grams), overfitting (and what mends it), sentiment (BERT and TF-IDF, English
-and Chinese), translation (Transformer, LSTM with attention, word lookup). DATA is the folder of the data sets that
-docs/learning.md names. One thread, no GPU. Written as a table for people, and with --output FILE as JSON. With --work,
-what was measured and the checkpoints of what was not yet are kept there: the same command again goes on.
+Figures: text (RNN, GRU, LSTM, GPT and n-grams), corpus (raw, cleaned, a sample of the raw), overfitting (and what
+mends it), sentiment (BERT and TF-IDF, English and Chinese), translation (Transformer, LSTM with attention, word
+lookup). DATA is the folder of the data sets that docs/learning.md names. One thread, no GPU. Written as a table for
+people, and with --output FILE as JSON. With --work, what was measured and the checkpoints of what was not yet are
+kept there: the same command again goes on.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 import torch
 from learning_figure import Figure, Plan, drawn
 
-FIGURES = ("text", "overfitting", "sentiment", "translation")
+FIGURES = ("text", "corpus", "overfitting", "sentiment", "translation")
 
 
 def main(words: Sequence[str] | None = None) -> Figure:

@@ -40,7 +40,7 @@ _STREET = (
     r"|Close|Parkway|Pkwy|Highway|Hwy|Row|Gardens|Grove|Mews|Circle|Cir|Trail|Plaza|Turnpike|Alley|Pass|Path|Run|Loop"
 )
 _STRASSE = "straße|strasse|str\\.|weg|platz|allee|gasse|ufer|damm|chaussee"
-_STRASSE += "|Ring|" + "|".join(part.capitalize() for part in _STRASSE.split("|"))
+_STRASSE_APART = "Ring|" + "|".join(part.capitalize() for part in _STRASSE.split("|"))  # Alte Gasse, but Platz 3
 _RUE = r"rue|avenue|av\.|boulevard|bd|place|impasse|allée|chemin|quai|cours|passage|route|square"
 _CALLE = (
     r"Calle|C/|Avenida|Avda\.?|Av\.|Plaza|Paseo|Camino|Ronda|Carrer|Glorieta|Pasaje|Cuesta|Callejón|Rua|R\.|Travessa|Praça"
@@ -62,7 +62,9 @@ _BY_COUNTRY = {
     rf"(?:{_TOWN},){{0,2}}(?:{_TOWN})?,? {_UK}\b",
     "American": rf"{_EDGE}\d{{1,5}} {_WORD}(?: {_WORD}){{1,3}}{_UNIT},{_TOWN}, [A-Z]{{2}},? \d{{5}}(?:-\d{{4}})?\b",
     "a box": _EDGE + r"[Pp]\.? ?[Oo]\.? [Bb]ox \d{1,6}(?:, ?[\w ]{2,30}, [A-Z]{2} \d{5})?",
-    "German": rf"{_EDGE}(?:[A-ZÄÖÜ][\w\-]{{0,24}}[ \-])?(?:[A-ZÄÖÜ][\w\-]{{0,24}}?)?(?:{_STRASSE}) {_NUMBER}{_TAIL}",
+    "German": rf"{_EDGE}(?:(?:[A-ZÄÖÜ][\w\-]{{0,24}}[ \-])?[A-ZÄÖÜ][\w\-]{{0,24}}?(?:{_STRASSE})"
+    rf"|(?!(?:Der|Die|Das|Den|Dem|Auf|Am|Im|Um|Von|Ein|Eine) )[A-ZÄÖÜ][\w\-]{{0,24}}[ \-]"
+    rf"(?:{_STRASSE_APART})) {_NUMBER}{_TAIL}",
     "French": rf"{_EDGE}\d{{1,4}}(?: ?(?:bis|ter|quater)\b)?,? (?:{_RUE}) {_PARTICLES}{_WORDS}{_TAIL}",
     "Romance": rf"{_EDGE}(?:{_CALLE}) ?{_PARTICLES}{_WORDS}{_NO}{_NUMBER}(?:, ?\d{{1,2}}[ºª°]? ?[A-Z]?\b)?"
     rf"{_UNIT}(?: [–-]{_TOWN})?{_TAIL}",
