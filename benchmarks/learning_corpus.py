@@ -16,7 +16,7 @@ import corpus_text as text
 import numpy as np
 import torch
 from learning_figure import Figure, Plan
-from learning_text import BATCH, LENGTH, VOCAB, bits, documents_of, llama, nats_by_document, trained
+from learning_text import BATCH, LENGTH, RATES, SETTINGS, VOCAB, bits, documents_of, llama, nats_by_document
 
 from qualm.auditing.intervals import compare, interval
 from qualm.corpus import Cleaning, Deduping, Document, Filtering, Packed, Scrubbing, clean, dedup, filter_, pack, scrub
@@ -25,6 +25,8 @@ from qualm.text import nonce
 from qualm.tokens.tokenizer import Tokens
 from qualm.tokens.train import train_bpe
 from qualm.training.data import TokenRows
+from qualm.training.loop import fit
+from qualm.training.losses import causal
 
 PART = 1500  # characters of a document
 SECRETS, TIMES = 20, 10
@@ -53,8 +55,9 @@ def measure(plan: Plan) -> Figure:
         base = None
         for kind in (kind for kind in KINDS if plan.wants(kind)):
             began, rows = time.perf_counter(), TokenRows(packed[kind], LENGTH)
-            passes = plan.steps(STEPS) * BATCH / len(rows)
-            model = trained(llama(tokens.eos_id), "llama", rows, seed, passes)
+            model = llama(tokens.eos_id)
+            model.init_weights(seed)
+            fit(model, rows, causal, replace(SETTINGS, steps=plan.steps(STEPS), lr=RATES["llama"], seed=seed))
             columns = {"nats": nats_by_document(model, held), "bytes": sizes}
             base = columns if kind == "raw" else base
             beside = None if base is None or kind == "raw" else compare(base, columns, clusters, bits, share=False)
