@@ -48,7 +48,7 @@ def records(tmp_path):
 
 
 def test_requests_drawn_from_the_description(records):
-    assert check(15, 0, records) >= 15 * 8
+    assert check(8, 0, records) >= 8 * 8
 
 
 @pytest.mark.slow

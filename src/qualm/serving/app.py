@@ -69,11 +69,11 @@ def about(app: FastAPI, house: House) -> None:
     @app.get("/ready", responses=RESPONSES)
     async def ready() -> dict[str, str]:
         """Whether there is room for one more request: 503 while the queue of every model is full."""
-        for served in house.models.values():
-            with contextlib.suppress(Busy):
-                served.worker.gate.enter()
-                return {"status": "ready"}
-        raise Busy("there is no room", 1, status=503)
+        try:
+            house.room()
+        except Busy as busy:
+            raise Busy(busy.message, busy.retry_after, status=503) from busy
+        return {"status": "ready"}
 
     @app.get("/version", responses=RESPONSES)
     async def version() -> dict[str, str]:

@@ -17,6 +17,7 @@ from qualm.serving.logs import access
 ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 OPEN = frozenset({"/health"})  # for everyone
 PAGE = "/page/"  # the files of the page: they are in the package, and hold no secret
+ASKING = frozenset({"/v1/chat/completions", "/v1/completions"})  # not read where there is no room for any answer
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"})
 SAFE = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer"))
 
@@ -64,6 +65,8 @@ class Around:
             raise Refusal(400, "the body says its length in two ways", code="invalid_http")  # a way to smuggle one
         if self.house.keys and path not in OPEN and not (path == "/" or path.startswith(PAGE)):
             more = self._known(scope, headers)
+        if path in ASKING:
+            self.house.room()
         size = headers.get("content-length", "")
         if size.isdecimal() and int(size[:20]) > self.house.limits.body:
             raise too_large()

@@ -1,8 +1,9 @@
 """/v1/completions: texts gone on with, and with `echo` read back with their log-probabilities."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 from qualm.lm.base import Completion
 from qualm.lm.batch import Delta
@@ -134,7 +135,7 @@ class Completions:
         known = [(flights.completions[i], flights.deltas[i]) for i in places]
         if self.beams > 1:
             first = known[0][0]
-            known += [(other, []) for other in first.notes.get("others", ())]
+            known += [(another(other), []) for other in first.notes.get("others", ())]
         return known
 
     def _best(self, known: Sequence[tuple[Completion, list[Delta]]]) -> Sequence[tuple[Completion, list[Delta]]]:
@@ -194,6 +195,11 @@ class Completions:
     @property
     def _wants_usage(self) -> bool:
         return bool(self.body.stream_options and self.body.stream_options.include_usage)
+
+
+def another(told: Mapping[str, Any]) -> Completion:
+    """One of the answers behind a search's best."""
+    return Completion(told["text"], 0, len(told["logprobs"]), told["finish"], tuple(told["logprobs"]))
 
 
 def unspelled(completion: Completion) -> Json:

@@ -1,11 +1,12 @@
 """What one server has: its models, limits, keys, records and counts, and whether it is closing."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from qualm.serving.audits import Audits
-from qualm.serving.errors import Refusal
+from qualm.serving.errors import Busy, Refusal
 from qualm.serving.keys import Key, Keys
 from qualm.serving.knowledge import Knowledge
 from qualm.serving.metrics import Metrics
@@ -43,6 +44,14 @@ class House:
         self.draining = True
         for served in self.models.values():
             served.worker.gate.closed = True
+
+    def room(self) -> None:
+        """Raises Busy if no model has room for another answer."""
+        gates = [served.worker.gate for served in self.models.values()]
+        for gate in gates:
+            with contextlib.suppress(Busy):
+                return gate.enter()
+        return gates[0].enter()
 
     @property
     def inside(self) -> int:

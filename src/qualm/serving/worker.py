@@ -9,23 +9,25 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from logging import getLogger
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from qualm.cases import Prompt
+from qualm.cases import Prompt, plain
 from qualm.lm.base import LM, Sampling
 from qualm.lm.batch import Batch, Delta
 from qualm.serving.admission import Gate
-from qualm.serving.errors import Busy, refusal_of
+from qualm.serving.errors import Busy, Refusal, refusal_of
 from qualm.serving.flights import Flight, Flights
 from qualm.serving.settings import Limits
 
 T = TypeVar("T")
 UNREAD = 4096  # deltas that may wait for a client; one that lets more come together has gone to sleep
 AHEAD = 8  # steps that the model may be ahead of what was handed out
+MOST_TOKENS = 4  # of a character
 LONGEST_STEP = 60.0  # seconds that the end of the thread is waited for
 log = getLogger("qualm.serving")
 
@@ -174,11 +176,21 @@ class Worker:
         with Caught() as caught:
             if self._batch is None:
                 self._batch = self.lm.batch(self.limits.rows, self.limits.slots)
+            self._check(self._batch, flight)
             flight.ticket = self._batch.join(flight.prompt, flight.sampling)
             self._tickets[flight.ticket] = flight
         if caught.error is not None:
             self._hand_over([], [(flight, self._noted(caught.error))])
         return False
+
+    def _check(self, batch: Batch, flight: Flight) -> None:
+        """Raises Refusal for a request that would take more room than there is, were it alone."""
+        sampling, slots = flight.sampling, self.limits.slots
+        if (MOST_TOKENS * len(plain(flight.prompt)) + sampling.max_tokens) * sampling.beams <= slots:
+            return
+        if (needed := batch.needs(flight.prompt, replace(sampling, shape=None))) > slots:
+            why = f"prompt and answer may come to {needed} tokens, and this server has room for {slots}"
+            raise Refusal(400, f"{why}; ask for fewer", param="max_tokens", code="too_many_tokens")
 
     def _leave(self, flight: Flight) -> bool:
         if flight.ticket is not None and self._tickets.pop(flight.ticket, None) is not None:
