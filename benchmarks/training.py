@@ -169,8 +169,10 @@ def kerass(case: str, precision: str) -> Act:
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bf16" else "float32")
+    length = SIZES[case][1]
     parts = [keras.layers.LSTM(256, return_sequences=True) for _ in range(2)]
-    model = keras.Sequential([keras.layers.Embedding(VOCAB, 256), *parts, keras.layers.Dense(VOCAB)])
+    start = keras.Input((length,), dtype="int32"), keras.layers.Embedding(VOCAB, 256)  # as floats, bf16 would round ids
+    model = keras.Sequential([*start, *parts, keras.layers.Dense(VOCAB)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.AdamW(RATE, clipnorm=1.0), loss)
     rows, after = ids(case, 1).numpy(), []
