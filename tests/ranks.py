@@ -21,8 +21,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from qualm.config import to_dict
 from qualm.corpus.packing import Packed
 from qualm.errors import QualmError
+from qualm.files import hash_file
 from qualm.models.bert import Bert, BertConfig
 from qualm.models.gpt import Gpt, GptConfig
 from qualm.models.llama import Llama, LlamaConfig
@@ -32,7 +34,11 @@ from qualm.training.checkpoint import Checkpoints
 from qualm.training.data import IGNORE, Batch, Rows, StreamRows, TensorRows
 from qualm.training.loop import Hooks, fit
 from qualm.training.losses import Carried, causal, masked
-from qualm.training.settings import TrainSettings
+from qualm.training.recipe import Tuning
+from qualm.training.settings import TrainSettings, TuneSettings
+from qualm.training.size import config_of, made, with_keys
+from qualm.training.tuning import Pupil, tune
+from tiny import tiny_local, tiny_tokens
 
 WAIT = 60.0  # seconds after which a process is taken for hung
 VOCAB, ROWS = 24, 37
@@ -151,6 +157,65 @@ def stopping(step: int, rank: int = 0) -> Hooks:
     return Hooks(should_stop=lambda: next(asked) == step and dist.is_initialized() and dist.get_rank() == rank)
 
 
+def poisoned(model: Any, batch: Batch) -> tuple[torch.Tensor, int]:
+    """The causal loss, of which process 1 makes NaN where a row begins with one of the first three tokens."""
+    nats, count = causal(model, batch)
+    bad = bool((batch["ids"][:, 0] < 3).any()) and dist.is_initialized() and dist.get_rank() == 1
+    return nats * (float("nan") if bad else 1.0), count
+
+
+# -- tuning
+
+
+def lessons() -> dict[str, tuple[Pupil, list[dict[str, Any]], Tuning]]:
+    """A model, rows and a tuning by name; none draws noise."""
+    tokens, things = tiny_tokens(), ("fox", "dog", "apple", "capital", "time")
+    settings = TuneSettings(steps=8, batch=5, lr=1e-3, threads=1, precision="fp32", eval_every=4, save_every=2)
+    special = {"bos_token_id": tokens.bos_id, "eos_token_id": tokens.eos_id, "pad_token_id": tokens.pad_id}
+    bert = with_keys(config_of("bert", 1, tokens.vocab_size, 32, **special), {}, 0.0)
+    quiet = {key: "0.0" for key in to_dict(bert) if "dropout" in key and getattr(bert, key)}
+    encoder = Pupil(made("bert", with_keys(bert, quiet), 0), tokens)
+    writer = Pupil(tiny_local(0).model, tokens)
+    labelled = [{"text": f"the {thing} {i}", "label": i % 3} for i in range(6) for thing in things]
+    written = [{"prompt": f"the {thing} {i}", "completion": f" is {i % 3}"} for i in range(6) for thing in things]
+    pairs = [{**row, "chosen": " yes", "rejected": f" no {i}"} for i, row in enumerate(written)]
+    return {
+        "classify": (encoder, labelled, Tuning("classify", train=settings)),
+        "seq2seq": (writer, written, Tuning("seq2seq", lora=4, merge=True, train=settings)),
+        "prefer": (writer, pairs, Tuning("prefer", train=settings)),
+    }
+
+
+def tunings(place: Path) -> dict[str, Any]:
+    """Each lesson on one process, on two, spread over two where it can be; and on two, stopped and gone on with."""
+    found: dict[str, Any] = {}
+
+    def work(name: str, folder: str, shard: bool = False, stop: int = 0) -> Callable[[int], Any]:
+        pupil, _, tuning = taught[name]
+        tuning = replace(tuning, train=replace(tuning.train, shard=shard))
+
+        def run(_: int) -> Any:
+            seen: list[float] = []
+            hooks = replace(stopping(stop), on_step=lambda row: seen.extend((row["loss"], row["norm"])))
+            tuned = tune(pupil, place / f"{name}.jsonl", place / folder, tuning, hooks)
+            return [*seen, tuned.figures["loss"], hash_file(place / folder / "model.safetensors")]
+
+        return run
+
+    taught = lessons()
+    for name, (_, rows, _) in taught.items():
+        place.mkdir(exist_ok=True)
+        (place / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        told = {"one": work(name, f"{name}-one")(0)}
+        told["two"] = together(work(name, f"{name}-two"), 2, place / f"{name}.two")
+        told["stopped"] = together(work(name, f"{name}-cut", stop=3), 2, place / f"{name}.stopped")
+        told["rest"] = together(work(name, f"{name}-cut"), 2, place / f"{name}.rest")
+        if name != "classify":
+            told["shard"] = together(work(name, f"{name}-shard", shard=True), 2, place / f"{name}.shard")
+        found[name] = told
+    return found
+
+
 # -- what happens
 
 
@@ -259,7 +324,13 @@ def faults(place: Path) -> dict[str, Any]:
     def unlike(rank: int) -> Any:
         return losses((llama(), TensorRows(ids(rank)), causal), SETTINGS, place / "unlike")
 
-    kinds = (killed, killed_sharded, full, unlike, refused)
+    def poison(rank: int) -> Any:
+        events: list[str] = []
+        case = llama(), TensorRows(ids()), poisoned
+        losses(case, SETTINGS, place / "poison", Hooks(on_event=events.append))
+        return events
+
+    kinds = (killed, killed_sharded, full, unlike, refused, poison)
     found = {work.__name__: together(work, 2, place / f"{work.__name__}.told") for work in kinds}
     assert Checkpoints(place / "full", print).steps() == []
     return found
@@ -273,4 +344,5 @@ if __name__ == "__main__":
     happened["sizes"] = {name: sizes(home / name, name) for name in ("llama", "rnn")}
     happened["sizes"]["shard"] = sizes(home / "shard", "llama", shard=True)
     happened["faults"] = faults(home / "faults")
+    happened["tunings"] = tunings(home / "tunings")
     print(json.dumps(happened))

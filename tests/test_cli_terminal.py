@@ -185,12 +185,12 @@ def test_a_reader_that_leaves_is_no_error():
 
 
 @pytest.fixture
-def long_training(notes, tmp_path):
-    """Start a training that would take minutes, and wait until it has learnt something."""
+def training(notes, tmp_path):
+    """Start a training of some hundred steps, and wait until it has learnt something."""
     started = []
 
     def start():
-        words = [sys.executable, "-m", "qualm", "train", str(notes), "-o", "m", *TRAIN, "--steps", "100000"]
+        words = [sys.executable, "-m", "qualm", "train", str(notes), "-o", "m", *LONG]
         process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         started.append(process)
         metrics, patience = tmp_path / "m" / "run" / "metrics.jsonl", time.monotonic() + 120
@@ -198,7 +198,7 @@ def long_training(notes, tmp_path):
         while not metrics.exists() or len(metrics.read_text().splitlines()) < seen + 3:
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < patience
-            time.sleep(0.05)
+            time.sleep(0.02)
         return process
 
     yield start
@@ -207,26 +207,45 @@ def long_training(notes, tmp_path):
         process.wait()
 
 
+STEPS = 400
+LONG = [*TRAIN, "--steps", str(STEPS), "--eval-every", "200", "--save-every", "200", "--precision", "fp32"]
+
+
 def steps_kept(tmp_path):
     return sorted(int(path.name[5:]) for path in (tmp_path / "m" / "run").glob("step-*"))
 
 
-def test_ctrl_c_saves_and_sigterm_saves_and_the_run_goes_on(long_training, tmp_path):
-    process = long_training()
-    process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=60)[1]
+def ended_by(number, process):
+    """What a run said that was sent a signal, and within how many seconds it had saved and ended."""
+    began = time.monotonic()
+    process.send_signal(number)
+    return process.communicate(timeout=60)[1], time.monotonic() - began
+
+
+def test_ctrl_c_saves_and_sigterm_saves_and_the_run_goes_on_bit_for_bit(training, qualm, notes, tmp_path):
+    process = training()
+    told, seconds = ended_by(signal.SIGINT, process)
     assert process.returncode == 130
+    assert seconds <= 10
     assert "saving, then stopping" in told
     assert "qualm: stopped after step" in told
     assert "Traceback" not in told
     first = steps_kept(tmp_path)[-1]
 
-    process = long_training()
-    process.send_signal(signal.SIGTERM)
-    told = process.communicate(timeout=60)[1]
+    process = training()
+    told, seconds = ended_by(signal.SIGTERM, process)
     assert process.returncode == 75
+    assert seconds <= 10
     assert f"goes on from step {first} of" in told
-    assert steps_kept(tmp_path)[-1] > first
+    assert STEPS > steps_kept(tmp_path)[-1] > first
+
+    for name in ("m", "alone"):
+        assert qualm("train", notes, "-o", name, *LONG, "-q").code == 0
+    logs = [(tmp_path / name / "run" / "metrics.jsonl").read_text().splitlines() for name in ("m", "alone")]
+    rows = [[(r["step"], r["loss"], r["norm"], r.get("validation")) for r in map(json.loads, log)] for log in logs]
+    assert rows[0] == rows[1]
+    made = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("m", "alone")]
+    assert made[0] == made[1]
 
 
 @pytest.fixture

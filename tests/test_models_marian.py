@@ -16,7 +16,7 @@ from qualm.lm.base import Sampling
 from qualm.lm.load import load_base
 from qualm.models.layers import quantize_int8
 from qualm.models.marian import Marian, MarianConfig
-from qualm.models.store import bytes_of, load_model, parameters, save_model
+from qualm.models.store import bytes_of, load_model, parameters, save_model, weights_hash
 from test_tokens_spm import written_spm
 
 SIZES = {
@@ -244,6 +244,14 @@ def test_dropout_acts_in_training_only(which):
 def test_the_pad_is_never_written_unless_it_ends_the_text():
     assert Marian(MarianConfig(**{**SIZES, "eos_token_id": 3})).never == (50,)
     assert Marian(MarianConfig(**{**SIZES, "eos_token_id": (0, 50)})).never == ()
+
+
+def test_what_is_never_written_is_part_of_what_a_model_is():
+    one, other = (Marian(MarianConfig(**{**SIZES, "pad_token_id": pad})) for pad in (50, 49))
+    for model in (one, other):
+        model.init_weights(0)
+    assert one.never != other.never
+    assert weights_hash(one) != weights_hash(other)
 
 
 def test_a_published_config_is_read():

@@ -125,6 +125,39 @@ def test_what_cannot_be_spread_is_refused(happened):
         assert "no ema" in with_settings
 
 
+@busy
+def test_a_number_that_is_none_on_one_process_stops_all_from_learning_it(happened):
+    first, other = happened["faults"]["poison"]
+    assert first
+    assert all("the update is skipped (rows" in event for event in first)
+    assert other == []  # one process speaks
+
+
+# -- tuning
+
+
+@busy
+@pytest.mark.parametrize("case", ["classify", "seq2seq", "prefer"])
+def test_tuning_on_two_processes_has_the_curve_of_one(case, happened):
+    """An encoder's labels, an adapter, preferences; losses, norms and what validation reads at the end."""
+    told = happened["tunings"][case]
+    for kind in ("two", "shard"):
+        if kind in told:
+            first, other = told[kind]
+            assert len(first) == len(told["one"]) == 18
+            assert first[:-1] == pytest.approx(told["one"][:-1], rel=1e-5)
+            assert other[-1] == first[-1]
+    assert "shard" in told or case == "classify"  # an encoder is not spread
+
+
+@busy
+@pytest.mark.parametrize("case", ["classify", "seq2seq", "prefer"])
+def test_tuning_on_two_processes_goes_on_bit_for_bit(case, happened):
+    told = happened["tunings"][case]
+    assert [stopped["code"] for stopped in told["stopped"]] == [75, 75]
+    assert told["rest"][0] == told["two"][0][6:]
+
+
 # -- the command line
 
 
@@ -227,6 +260,51 @@ def test_a_sharded_checkpoint_is_a_model_folder(alone, notes, tmp_path):
     last, made, other = (load_model(folder).state_dict() for folder in (steps[-1], tmp_path / "model", alone))
     assert all(torch.equal(last[name], made[name]) for name in made)
     assert all(torch.allclose(other[name], made[name], rtol=1e-3, atol=1e-4) for name in made)
+
+
+@pytest.mark.slow
+@busy
+@linux
+def test_a_spread_model_that_was_killed_goes_on_bit_for_bit(notes, tmp_path):
+    whole = begin(notes, tmp_path / "whole", "--nproc", "2", "--shard", "-q")
+    _, err = whole.communicate(timeout=300)
+    assert whole.returncode == 0, err
+    run = begin(notes, tmp_path / "model", "--nproc", "2", "--shard", "--restarts", "1")
+    kill_one(run, tmp_path / "model")
+    began = time.monotonic()
+    _, err = run.communicate(timeout=300)
+    assert time.monotonic() - began < 60
+    assert run.returncode == 0, err
+    assert "starting again" in err
+    assert log(tmp_path / "model") == log(tmp_path / "whole")
+    made = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "model")]
+    assert made[0] == made[1]
+
+
+@pytest.mark.slow
+@busy
+@linux
+def test_a_tuning_on_two_processes_that_was_killed_goes_on_bit_for_bit(small_model, tmp_path):
+    rows = [{"prompt": f"Ana has {i}", "completion": f" red hens and {i % 3} owls"} for i in range(80)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = ["--steps", "80", "--save-every", "20", "--eval-every", "40", "--threads", "1", "--precision", "fp32"]
+
+    def start(folder: Path, *more: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "qualm", "tune", str(small_model), str(tmp_path / "rows.jsonl")]
+        command += ["--task", "seq2seq", "-o", str(folder), "--nproc", "2", *words, *more]
+        return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    whole = start(tmp_path / "whole")
+    out, err = whole.communicate(timeout=300)
+    assert (whole.returncode, out.strip()) == (0, str(tmp_path / "whole")), err
+    run = start(tmp_path / "model", "--restarts", "1")
+    kill_one(run, tmp_path / "model")
+    _, err = run.communicate(timeout=300)
+    assert run.returncode == 0, err
+    assert "starting again" in err
+    assert log(tmp_path / "model") == log(tmp_path / "whole")
+    made = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "model")]
+    assert made[0] == made[1]
 
 
 @busy

@@ -88,6 +88,10 @@ class MarianConfig(Config):
     def to_hf(self, dtype: str = "float32") -> dict[str, Any]:
         return {**super().to_hf(dtype), "is_encoder_decoder": True, "forced_eos_token_id": None}
 
+    def maths(self) -> dict[str, Any]:
+        """With the pad, which is never written: it decides what is."""
+        return {**super().maths(), "pad_token_id": self.pad_token_id}
+
     @property
     def architecture(self) -> str:
         return "MarianMTModel"

@@ -99,14 +99,10 @@ def contains(answer: str, target: str) -> bool:
     return False
 
 
-def first_number(answer: str) -> Decimal | None:
-    """The first number, sign and thousands separators read; numbers glued to letters ("A4") are names."""
-    found = _NUMBER.search(answer)
-    return _decimal(found) if found else None
-
-
 def last_number(answer: str) -> Decimal | None:
-    """The last number: where a chain of thought ends in its answer."""
+    """The last number, where a chain of thought ends in its answer: sign and thousands separators read; numbers glued
+    to letters ("A4") are names.
+    """
     found = deque(_NUMBER.finditer(answer), maxlen=1)
     return _decimal(found[0]) if found else None
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 
 from qualm.corpus.records import Record
-from qualm.errors import InputError
+from qualm.errors import InputError, QualmError
 from qualm.models.base import Decoder, Encoder, EncoderDecoder, Model
 from qualm.tokens.pairs import join
 from qualm.tokens.tokenizer import Tokens
@@ -48,7 +48,16 @@ class Lesson(ABC):
 
     def examples(self, records: Sequence[Record], model: Model, folder: Path) -> list[Example]:
         """Of all records; what takes long to make may be kept in `folder`."""
-        return [self.example(record) for record in records]
+        return [self._told(record) for record in records]
+
+    def _told(self, record: Record) -> Example:
+        """What is wrong with a row in the eyes of another, a template say, is told with the row."""
+        try:
+            return self.example(record)
+        except QualmError as error:
+            if error.where == record.where:
+                raise
+            raise InputError(error.what, where=record.where, then=error.then or f"see {error.where}") from error
 
     @abstractmethod
     def loss(self, model: Model) -> Loss: ...

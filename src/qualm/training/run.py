@@ -31,7 +31,7 @@ from qualm.training.page import NAME, About, Page
 from qualm.training.parallel import Ranks
 from qualm.training.recipe import Recipe
 from qualm.training.sharded import check_processes
-from qualm.training.size import config_of, depth_of, made, vocab_of, with_keys
+from qualm.training.size import check_length, config_of, depth_of, made, vocab_of, with_keys
 
 ENOUGH, OFTEN = 20, 4  # tokens a parameter (Hoffmann et al. 2022); passes over the text (Muennighoff et al. 2023)
 
@@ -76,6 +76,7 @@ def _trained(data: Path, texts: Texts | None, output: Path, recipe: Recipe, hook
     held = held.head(recipe.validate) if held else None
     objective = kind(recipe, tokens)
     model = _model(recipe, tokens)
+    check_length(recipe.length, model)
     rows = objective.rows(packed)
     recipe = _duration(recipe, parameters(model), len(rows))
     hooks.on_event(

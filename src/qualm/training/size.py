@@ -77,6 +77,16 @@ def _value(text: str) -> Any:
         return text
 
 
+def check_length(length: int, model: Model) -> None:
+    """Raises UsageError if rows of `length` tokens are longer than the model has positions."""
+    if length > model.config.context:
+        raise UsageError(
+            f"{length} tokens are more than the {model.config.context} positions of the model",
+            where="length",
+            then=f"say --length {model.config.context} or less",
+        )
+
+
 def build(family: str, depth: int, vocab: int = 0, length: int = 128, seed: int = 0, **ids: Any) -> Model:
     """The model that `config_of` describes, with the random weights of this seed."""
     return made(family, config_of(family, depth, vocab, length, **ids), seed)
