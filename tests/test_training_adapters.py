@@ -289,3 +289,20 @@ def test_an_adapter_on_an_adapter_needs_a_whole_model_first(adapter, tmp_path):
         tune(qualm.load(adapter), rows, tmp_path / "out", Tuning("seq2seq", lora=2, train=FAST))
     tune(qualm.load(adapter), rows, tmp_path / "out2", Tuning("seq2seq", lora=2, merge=True, train=FAST))
     assert not is_adapted(qualm.load(tmp_path / "out2").model)
+
+
+def test_requests_by_turns_have_the_answer_of_their_own_adapter(tmp_path):
+    lm = made("llama", tmp_path / "base")
+    for seed in (1, 2, 3):
+        model = shaken(adapt(lm.model, Lora(4), seed=seed))
+        for weight in (w for n, w in model.named_parameters() if "lora_" in n):
+            weight.data *= seed
+        write_adapter(model, base_of(lm), tmp_path / str(seed), {})
+    prompts, sampling = ["The quick", "one apple", "who is"], Sampling(max_tokens=6)
+    alone = {seed: [a.text for a in qualm.load(tmp_path / str(seed)).generate(prompts, sampling)] for seed in (1, 2, 3)}
+    on_base = {seed: lm.adapted(tmp_path / str(seed)) for seed in (1, 2, 3)}
+    plain = [answer.text for answer in lm.generate(prompts, sampling)]
+    for place, seed in ((0, 1), (1, 3), (0, 2), (2, 1), (1, 2), (0, 3), (2, 3), (2, 2), (1, 1)):
+        assert on_base[seed].generate([prompts[place]], sampling)[0].text == alone[seed][place]
+    assert [answer.text for answer in lm.generate(prompts, sampling)] == plain
+    assert len({tuple(said) for said in (*alone.values(), plain)}) == 4
