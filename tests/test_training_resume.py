@@ -28,6 +28,8 @@ SETTINGS = TrainSettings(steps=12, batch=4, accumulate=2, lr=1e-2, eval_every=4,
 
 
 class Net(nn.Module):
+    linear_head = "out"
+
     def __init__(self):
         super().__init__()
         self.embed, self.drop, self.out = nn.Embedding(16, 8), nn.Dropout(0.2), nn.Linear(8, 16)
