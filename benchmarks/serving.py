@@ -44,6 +44,7 @@ class Seen:
     cut: int = 0  # accepted, and not brought to its [DONE]
     without: int = 0  # refused without Retry-After
     errors: int = 0  # resets, refused connections
+    told: float = 1.0  # seconds to wait, as the last refusal said
 
     def count(self, status: int) -> None:
         self.statuses[status] = self.statuses.get(status, 0) + 1
@@ -138,7 +139,9 @@ async def ask(port: int, number: int, tokens: int, seen: Seen) -> int:
         seen.errors += 1
         return 0
     if status != 200:
-        seen.without += "retry-after" not in head
+        asked = re.search(r"retry-after: (\d+)", head)
+        seen.without += asked is None
+        seen.told = float(asked[1]) if asked else seen.told
         return status
     seen.cut += b"data: [DONE]" not in text
     seen.tokens += text.count(b'"content":"') - text.count(b'"content":""')
@@ -190,7 +193,7 @@ async def steady(server: Server, clients: int, seconds: float, tokens: int) -> l
 
 
 async def overload(server: Server, times: int, seconds: float, tokens: int) -> list[str]:
-    """`times` as many clients as there is room for, none of which waits before it asks again."""
+    """`times` as many clients as there is room for; a refused one waits half to all of what it was told, 5 s at most."""
     calm, seen = Seen(), Seen()
     for i in range(30):
         await ask(server.port, i, tokens, calm)
@@ -199,7 +202,7 @@ async def overload(server: Server, times: int, seconds: float, tokens: int) -> l
     async def client(number: int) -> None:
         while time.monotonic() < end:
             if await ask(server.port, number, tokens, seen) != 200:
-                await asyncio.sleep(random.uniform(0.1, 0.3))
+                await asyncio.sleep(random.uniform(0.5, 1.0) * min(seen.told, 5.0))
 
     async def watch() -> None:
         while time.monotonic() < end:
