@@ -193,7 +193,7 @@ async def steady(server: Server, clients: int, seconds: float, tokens: int) -> l
 
 
 async def overload(server: Server, times: int, seconds: float, tokens: int) -> list[str]:
-    """`times` as many clients as there is room for; a refused one waits half to all of what it was told, 5 s at most."""
+    """`times` as many clients as there is room for; a refused one waits as it was told, 5 s at most."""
     calm, seen = Seen(), Seen()
     for i in range(30):
         await ask(server.port, i, tokens, calm)
