@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import re
 import resource
 import time
 
@@ -155,13 +156,18 @@ def test_bombs_stop_at_the_limits(tmp_path):
         assert told[name].reason, name
 
 
-def test_a_reader_that_hangs_or_dies_is_ended_and_the_next_file_read(tmp_path, monkeypatch):
-    (tmp_path / "a.html").write_text("<p>one</p>")
-    pages = "".join(f"<p>{'word ' * 40}</p>" for _ in range(60_000))
-    (tmp_path / "b.html").write_text(pages)
-    (tmp_path / "c.html").write_text("<p>three</p>")
-    documents, told = taken([tmp_path], seconds=6, memory=48 * 2**20)
-    assert told["b.html"].reason
+@pytest.mark.parametrize(
+    ("page", "settings", "reason"),
+    [
+        ("<div>" * 150_000, {"seconds": 3}, "took longer than 3 s"),
+        (f"<p>{'word ' * 40}</p>" * 240_000, {"memory": 96 * 2**20}, "memory|ended its reader|cannot be read"),
+    ],
+)
+def test_a_reader_that_hangs_or_dies_is_ended_and_the_next_file_read(page, settings, reason, tmp_path):
+    for name, content in (("a", "<p>one</p>"), ("b", page), ("c", "<p>three</p>")):
+        (tmp_path / f"{name}.html").write_text(content)
+    documents, told = taken([tmp_path], **settings)
+    assert re.search(reason, told["b.html"].reason), told["b.html"]
     assert [d.text for d in documents] == ["one", "three"]
 
 
