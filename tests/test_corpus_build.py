@@ -277,3 +277,15 @@ def test_equal_keys_are_brought_together_across_partitions(tmp_path):
 @pytest.mark.parametrize("said", ["hello", [{"text": 1, "sender": 2}], [{"text": "a", "sender": n} for n in "abc"]])
 def test_what_is_no_talk_of_two_is_refused(said):
     assert messages_of(said) is None
+
+
+@pytest.mark.slow
+def test_ray_changes_nothing(recipe, tmp_path):
+    pytest.importorskip("ray")
+    assert files_of(build(recipe, tmp_path / "ray", Running(2, "ray"))) == files_of(build(recipe, tmp_path / "one"))
+
+
+@pytest.mark.parametrize("running", [Running(-1), Running(on="spark://here")])
+def test_a_place_that_there_is_not_is_refused(recipe, tmp_path, running):
+    with pytest.raises(UsageError):
+        build(recipe, tmp_path / "out", running)
