@@ -1,7 +1,8 @@
 """The memory that a corpus takes while it is made: the most that all its processes held at once, by input size.
 
 `python benchmarks/corpus_memory.py 5000 2 FOLDER` writes 5000 MB of made-up text into FOLDER, cleans, dedups, splits
-and packs it by two processes, prints the peak (proportional set size, summed over the processes), and removes it.
+and packs it by two processes, prints the peak (proportional set size, summed over the processes), and removes it. A
+fourth number is the sentences of a document: what is held hangs on their number more than on their length.
 """
 
 import json
@@ -29,8 +30,8 @@ sample = 20000000
 """
 
 
-def write(folder: Path, size: int) -> None:
-    """Documents of about 2 kB, one in ten nearly a copy of the one before it, a footer under each third."""
+def write(folder: Path, size: int, sentences_each: int) -> None:
+    """Documents of so many sentences of 75 bytes; one in ten is nearly a copy of the last, a footer under a third."""
     rng = random.Random(7)
     words = ["".join(rng.choices("etaoinshrdlucmfwyp", k=rng.randint(2, 9))) for _ in range(100_000)]
     sentences = [" ".join(rng.choices(words, k=rng.randint(6, 18))).capitalize() + "." for _ in range(300_000)]
@@ -40,7 +41,7 @@ def write(folder: Path, size: int) -> None:
         with (folder / f"{number:04d}.jsonl").open("w") as file:
             own = 0
             while own < min(FILE, size - written):
-                text = " ".join(rng.choices(sentences, k=rng.randint(10, 45)))
+                text = " ".join(rng.choices(sentences, k=rng.randint(sentences_each // 2 + 1, sentences_each * 3 // 2)))
                 line = json.dumps({"text": text + ("\nAll rights reserved by nobody." if rng.random() < 0.3 else "")})
                 own += file.write(line + "\n")
                 if rng.random() < 0.1:
@@ -63,8 +64,8 @@ def held(process: int) -> int:
     return total
 
 
-def main(megabytes: int, workers: int, folder: Path) -> None:
-    write(folder / "text", megabytes * 1_000_000)
+def main(megabytes: int, workers: int, folder: Path, sentences_each: int = 27) -> None:
+    write(folder / "text", megabytes * 1_000_000, sentences_each)
     (folder / "recipe.toml").write_text(RECIPE)
     start, peak = time.monotonic(), 0
     command = [sys.executable, "-m", "qualm", "corpus", "build", str(folder / "recipe.toml"), "-o", str(folder / "out")]
@@ -80,4 +81,4 @@ def main(megabytes: int, workers: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), *map(int, sys.argv[4:]))

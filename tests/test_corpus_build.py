@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -289,3 +290,14 @@ def test_ray_changes_nothing(recipe, tmp_path):
 def test_a_place_that_there_is_not_is_refused(recipe, tmp_path, running):
     with pytest.raises(UsageError):
         build(recipe, tmp_path / "out", running)
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_the_default_corpus_is_built_and_its_manifest_builds_it_again(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    recipe = Path(__file__).parents[1] / "examples" / "default_corpus.toml"
+    made = build(recipe, tmp_path / "one", Running(0), tmp_path / "cache")
+    assert made["steps"][-1]["packed"]["train"]["tokens"] > 3_000_000
+    again = build(tmp_path / "one/manifest.json", tmp_path / "two", Running(1), tmp_path / "cache")
+    assert files_of(again) == files_of(made)
