@@ -1,6 +1,7 @@
 """A batch that requests join and leave: nobody's answer hangs on the company, on the pieces, or on what was kept."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -94,6 +95,28 @@ def test_guessing_ahead_changes_no_token_of_200_answers(temperature):
     plain = Sampling(max_tokens=40, temperature=temperature, seed=2)
     with_it = Sampling(max_tokens=40, temperature=temperature, seed=2, lookup=5)
     assert [a.text for a in lm.generate(some, with_it)] == [a.text for a in lm.generate(some, plain)]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_another_model_s_guesses_change_no_token(temperature):
+    lm, some = tiny_local(context=128), prompts(40, seed=3)
+    sampling = Sampling(max_tokens=24, temperature=temperature, seed=1)
+    plain = [a.text for a in lm.generate(some, sampling)]
+    for draft in (tiny_local(seed=4), lm):
+        guessed = lm.drafted_by(draft)
+        assert [a.text for a in guessed.generate(some, replace(sampling, lookup=4))] == plain
+
+
+def test_a_drafter_that_is_always_right_saves_most_steps_and_must_fit():
+    lm = tiny_local(context=128)
+    batch, steps = lm.drafted_by(lm).batch(), 0
+    batch.join("The quick", Sampling(max_tokens=100, lookup=4, logit_bias=((0, -100.0),)))
+    while batch:
+        batch.step()
+        steps += 1
+    assert steps < 40
+    with pytest.raises(UsageError, match="cannot guess for"):
+        lm.drafted_by(subject("rnn"))
 
 
 def test_guesses_that_come_true_save_steps():

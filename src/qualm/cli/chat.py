@@ -7,13 +7,14 @@ from cyclopts import Parameter
 
 from qualm.cases import Message
 from qualm.cli.common import Common
-from qualm.cli.generate import SAMPLING, check
+from qualm.cli.generate import SAMPLING, check, explained
 from qualm.cli.models import load
 from qualm.lm.base import LM, Sampling
 
 LEAVE, FORGET = {"/exit", "/quit", "/bye"}, {"/new", "/reset"}
 
 
+@explained
 def chat(
     model: str,
     /,
@@ -29,15 +30,6 @@ def chat(
         model: A model folder, a .gguf file, pypi:PACKAGE==VERSION, http://host/v1#name, or fake:NAME.
         prompt: Put this one question, print the answer and leave; - reads it from stdin.
         system: What the model is told before the first question.
-        sampling.max_tokens: The most tokens of an answer.
-        sampling.temperature: 0 takes the likeliest token; 1 draws as the model says.
-        sampling.top_k: Draw from so many of the likeliest tokens; 0 for all.
-        sampling.top_p: Draw from the likeliest tokens that together have this probability.
-        sampling.min_p: Draw from tokens at least this share as likely as the likeliest.
-        sampling.stop: Stop before this text. May be given several times.
-        sampling.seed: Of the draw.
-        sampling.beams: Follow so many ways to go on, and take the likeliest; at temperature 0.
-        sampling.length_penalty: Of beams: 1 compares nats a token, 0 their sum.
     """
     check(sampling)
     lm = load(model, common)

