@@ -38,6 +38,7 @@ OTHER = {
     "goldfish": 4,
     "smoothing": 0.1,
     "token_dropout": 0.1,
+    "bpe_dropout": 0.1,
     "teacher": "teacher",
     "temperature": 3.0,
     "mix": 0.7,
@@ -67,7 +68,11 @@ OTHER_SETTINGS = {
     "recompute": True,
     "threads": 2,
 }
-FREE = {"strict": "only says whether other threads are refused", "shard": "goes with several processes"}
+FREE = {
+    "device": "the machine's part says where it ran",
+    "strict": "only says whether other threads are refused",
+    "shard": "goes with several processes",
+}
 
 
 def stopping(after: int) -> Hooks:
