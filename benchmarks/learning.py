@@ -44,7 +44,7 @@ def main(words: Sequence[str] | None = None) -> Figure:
     print(f"\n{figure.about}\n\n{figure.table()}\n\n{time.perf_counter() - began:.0f} s")
     if args.output:
         args.output.write_text(json.dumps(figure.plain(), indent=1) + "\n", encoding="utf-8")
-    if args.svg:
+    if args.svg and figure.curves:
         args.svg.write_text(drawn(figure), encoding="utf-8")
     return figure
 
