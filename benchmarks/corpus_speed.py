@@ -7,6 +7,7 @@ import random
 import statistics
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from qualm.corpus import Deduping, Document, dedup
+from qualm.corpus.marking import Marks, copies, write_marks
+from qualm.corpus.stages import Work
 from qualm.text import language
 from qualm.tokens.fast import encoder
 from qualm.tokens.train import train_bpe
@@ -22,21 +25,22 @@ from qualm.tokens.train import train_bpe
 NEAR = 0.7
 
 
-def by_turns(rounds: int, peers: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Median seconds of each, taken in turn so that a busy machine is busy for all."""
-    taken: dict[str, list[float]] = {name: [] for name in peers}
+def by_turns(rounds: int, peers: dict[str, Callable[[], Any]]) -> dict[str, tuple[float, float]]:
+    """Median seconds of each, by the clock and of the processor (of all threads), taken in turn."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in peers}
     for _ in range(rounds):
         for name, run in peers.items():
-            start = time.perf_counter()
+            start, busy = time.perf_counter(), time.process_time()
             run()
-            taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in taken.items()}
+            taken[name].append((time.perf_counter() - start, time.process_time() - busy))
+    return {name: tuple(map(statistics.median, zip(*times, strict=True))) for name, times in taken.items()}
 
 
-def told(what: str, amount: float, unit: str, seconds: dict[str, float]) -> None:
+def told(what: str, amount: float, unit: str, seconds: dict[str, tuple[float, float]]) -> None:
     ours = next(iter(seconds.values()))
-    for name, median in seconds.items():
-        print(f"{what:10} {name:34} {amount / median:12,.1f} {unit:8} ours is {median / ours:6.2f} x", flush=True)
+    for name, (clock, busy) in seconds.items():
+        rates = f"{amount / clock:10,.1f} {unit} by the clock ({clock / ours[0]:5.2f} x)"
+        print(f"{what:10} {name:31} {rates} {amount / busy:10,.1f} of processor ({busy / ours[1]:5.2f} x)", flush=True)
 
 
 def documents(count: int) -> list[str]:
@@ -66,8 +70,14 @@ def near(rounds: int) -> None:
     given = [Document(str(i), text) for i, text in enumerate(texts)]
     found: dict[str, int] = {}
 
+    def finding() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            write_marks(Path(folder, "marks"), given, True)
+            marks = Marks([Path(folder, "marks")])
+            found["ours"] = len(list(copies(marks.equal(Work(Path(folder))), marks, NEAR)))
+
     def ours() -> None:
-        found["ours"] = len(texts) - len(list(dedup(given, Deduping(near=NEAR))))
+        found["ours, dedup()"] = len(texts) - len(list(dedup(given, Deduping(near=NEAR))))
 
     def of_rensa() -> None:
         index, dropped = rensa.RMinHashLSH(NEAR, 128, 16), 0
@@ -93,8 +103,9 @@ def near(rounds: int) -> None:
         found["datasketch"] = dropped
 
     kept: dict[int, Any] = {}
-    peers = {"ours, with its temporary files": ours, "rensa, RMinHash and its LSH": of_rensa}
-    seconds = by_turns(rounds, {**peers, "datasketch, MinHash and its LSH": of_datasketch})
+    peers = {"ours, finding copies": finding, "ours, dedup() through files": ours}
+    peers |= {"rensa, RMinHash and its LSH": of_rensa, "datasketch, MinHash and its LSH": of_datasketch}
+    seconds = by_turns(rounds, peers)
     told("near-dedup", sum(map(len, texts)) / 1e6, "MB/s", seconds)
     print(f"           found: {found}", flush=True)
 

@@ -5,7 +5,7 @@ of the 112 hashes, to check what the bands bring together: 344 bytes on disk.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from qualm.corpus.chunks import read_chunk
+from qualm.corpus.document import Document
 from qualm.corpus.notes import whole
 from qualm.corpus.stages import Work, load, read_together, save, together
 from qualm.files import read_json, write_json
@@ -66,12 +67,17 @@ class Marks:
 
 
 def mark(target: Path, chunk: Path, near: bool, prefix: str = "") -> None:
-    """Write the marks of a chunk: their keys, their signatures, and last `target`, the names of the documents."""
+    """Write the marks of a chunk."""
+    write_marks(target, read_chunk(chunk), near, prefix)
+
+
+def write_marks(target: Path, documents: Iterable[Document], near: bool, prefix: str = "") -> None:
+    """Write the keys of documents, their signatures, and last `target`, their names."""
     names = list[str]()
     keys = [np.zeros((0, 1 + minhash.BANDS * near), np.uint64)]
     signatures = [np.zeros((0, minhash.HASHES), np.uint16)]
-    documents = read_chunk(chunk)
-    while group := list(islice(documents, _GROUP)):
+    rest = iter(documents)
+    while group := list(islice(rest, _GROUP)):
         names += [f"{prefix}{document.id}" for document in group]
         own = np.array([[content_key(document.key)] for document in group], np.uint64)
         if near:
