@@ -112,7 +112,10 @@ def serve(
     level = logging.WARNING if common.quiet else logging.INFO
     rooms.serving_logs.to(logging.StreamHandler(sys.stderr), level)
     allow_many(limits.connections)
-    lms = dict(named(models, what, common))
+    found = list(named(models, what, common))
+    lms = dict(found)
+    if len(lms) < len(found):
+        raise UsageError("two models are named alike", then="give one of them another name: NAME=MODEL")
     house = rooms.serving_house.House(rooms.served.Models(lms, limits), limits, keys, what.audits, what.knowledge)
     listening = rooms.serving_run.bound(who.host, who.port)
     address = f"http://{who.host}:{listening.getsockname()[1]}"
