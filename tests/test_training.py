@@ -23,8 +23,6 @@ PLAIN = TrainSettings(steps=1, schedule="constant", warmup=0, lr=1e-2, clip=0, t
 class Small(nn.Module):
     """Predicts from the last token alone."""
 
-    linear_head = "out"
-
     def __init__(self, vocab: int = 20, width: int = 8):
         super().__init__()
         generator = torch.Generator().manual_seed(1)

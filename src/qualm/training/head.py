@@ -23,9 +23,10 @@ Head = Callable[[Tensor], Tensor]
 Nats = Callable[..., Tensor]  # of logits (N, V) and whatever stands beside each row: summed
 
 
-def causal_nats(model: Causal, hidden: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+def causal_nats(model: Any, hidden: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """`cross_entropy` of a model's own head; in half the passes if that is a linear layer and no more, on a CPU."""
-    layer = model.get_submodule(model.linear_head) if model.linear_head else None
+    named = model.linear_head if isinstance(model, Causal) else ""  # any module with a head can be trained
+    layer = model.get_submodule(named) if named else None
     if type(layer) is not Linear or not layer.weight.is_cpu or smoothing or not torch.is_grad_enabled():
         return cross_entropy(model.head, hidden, labels, smoothing)
     return _Linear.apply(hidden.flatten(0, -2), layer.weight, layer.bias, labels.flatten())  # type: ignore[no-any-return]
