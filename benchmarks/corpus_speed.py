@@ -1,6 +1,6 @@
 """How fast a corpus is made, beside the programs that others would use: by turns, on the same input, in one process.
 
-`python benchmarks/corpus_speed.py [ROUNDS]` prints medians and ratios. It needs datasketch and fastokens.
+`python benchmarks/corpus_speed.py [ROUNDS]` prints medians and ratios. It needs datasketch, rensa and fastokens.
 """
 
 import random
