@@ -217,7 +217,7 @@ class CausalLM(Writing):
         return self.model.new_cache(len(requests), room)
 
     @cached_property
-    def divides(self) -> bool:  # pyrefly: ignore[bad-override]
+    def divides(self) -> bool:
         return isinstance(self.model.new_cache(1, 1), KVCache)
 
     @property

@@ -56,9 +56,14 @@ Taken = tuple[Request, Cache | None, int]  # one to be read, what is known of it
 class Host(Protocol):
     """What the engine asks of a language model."""
 
-    model: Causal
-    spelling: Spelling
-    divides: bool  # what was read of a prompt can be used for another that begins like it
+    @property
+    def model(self) -> Causal: ...
+    @property
+    def spelling(self) -> Spelling: ...
+    @property
+    def divides(self) -> bool:
+        """Whether what was read of a prompt can be used for another that begins like it."""
+        ...
 
     def request(self, ticket: int, prompt: Prompt, sampling: Sampling) -> Request: ...
     def opened(self, requests: Sequence[Request]) -> Cache: ...

@@ -92,7 +92,7 @@ def tried(made: str, schema: Any) -> str:
         return f"takes more than {TIME:g} s to compile"
     if done.returncode:
         return "is more than the compiler can hold"
-    return done.stdout
+    return done.stdout.decode()
 
 
 def fits(shape: Shape, text: str) -> bool:

@@ -84,7 +84,7 @@ class KVCache(Cache):
         self.lengths = self.lengths[rows]
         self._look()
 
-    def add(self, other: "KVCache") -> None:
+    def add(self, other: Any) -> None:
         rows, new, used = len(self.lengths), len(other.lengths), other.used
         self._rows(rows + new)
         self.reserve(used)
@@ -158,7 +158,7 @@ class CrossCache(Memory, KVCache):
         super().keep(rows)
         self.keep_memory(rows)
 
-    def add(self, other: "CrossCache") -> None:
+    def add(self, other: Any) -> None:
         super().add(other)
         self.add_memory(other)
 

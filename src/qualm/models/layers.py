@@ -18,11 +18,11 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None: ...
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         packed = self.packed
-        if packed is None or not packed.fits(self.weight, x):
-            return F.linear(x, self.weight, self.bias)
-        return packed(x, self.bias)
+        if packed is None or not packed.fits(self.weight, input):
+            return F.linear(input, self.weight, self.bias)
+        return packed(input, self.bias)
 
 
 class Embedding(nn.Embedding):
