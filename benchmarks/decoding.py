@@ -75,7 +75,7 @@ def peers(theirs: Any, ids: list[list[int]], **settings: Any) -> list[list[int]]
     return out[:, given.shape[1] :].tolist()
 
 
-def compared(name: str, runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def compared(name: str, runs: Mapping[str, Callable[[], Any]], rounds: int, what: str = "tokens") -> dict[str, float]:
     """Seconds of each, medians over rounds in which each runs once."""
     seconds: dict[str, list[float]] = {who: [] for who in runs}
     answers = {who: run() for who, run in runs.items()}
@@ -89,7 +89,7 @@ def compared(name: str, runs: Mapping[str, Callable[[], Any]], rounds: int) -> d
     told = ", ".join(f"{who} {value:.2f} s" for who, value in medians.items())
     ratios = ", ".join(f"{medians[other] / medians[first]:.2f} x {other}" for other in others)
     alike = all(answers[other] == answers[first] for other in others)
-    print(f"{name:32s} {told}: {ratios}; {'the same tokens' if alike else 'OTHER TOKENS'}", flush=True)
+    print(f"{name:32s} {told}: {ratios}; {'the same' if alike else 'OTHER'} {what}", flush=True)
     return medians
 
 
@@ -168,6 +168,7 @@ def choices(rounds: int, questions: int) -> None:
             "lm-eval": lambda: len(peer.loglikelihood(asked, disable_tqdm=True)),
         },
         rounds,
+        "number of scores",
     )
 
 
