@@ -95,7 +95,8 @@ def test_a_prompt_too_long_is_one_unread_case_with_its_reason(tmp_path):
         made = measure(asked, Echo(), cases)
         assert (made.unread, made.reading.n) == (1, 2)
         assert re.fullmatch(
-            r"the prompt has 2\d\d tokens and tiny can look at 96, .*; shorten the prompt", made.unread_why
+            r"the prompt has 2\d\d tokens and tiny can look at 96, .*; shorten the prompt, or say what may be cut",
+            made.unread_why,
         )
         assert made.rows[1] == {"why": made.unread_why}
     assert "can look at 96" in measure(lm, Echo(), [cases[1]] * 2).why
