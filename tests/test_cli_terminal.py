@@ -276,7 +276,6 @@ def test_only_what_was_asked_for_is_told_as_stopped():
     assert (told.value.exit_code, str(told.value)) == (130, "m: saved; run it again")
 
 
-@pytest.mark.slow  # a chat sometimes does not end at SIGTERM: a fault that is known and not yet found
 def test_sigterm_where_nothing_is_saved(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "qualm", "chat", "fake:slow"],

@@ -61,9 +61,15 @@ def converse(lm: LM, before: list[Message], sampling: Sampling, common: Common) 
 
 
 def ask(at_terminal: bool) -> str | None:
-    """The next line a person types; None at the end."""
+    """The next line a person types; None at the end.
+
+    Not by `input` from a pipe: it flushes the output first and hides what is raised then, a SIGTERM too.
+    """
+    if not at_terminal:
+        line = sys.stdin.readline()
+        return line.strip() if line else None
     try:
-        return input("> " if at_terminal else "").strip()
+        return input("> ").strip()
     except EOFError:
         return None
 
@@ -77,5 +83,5 @@ def answer(lm: LM, said: list[Message], sampling: Sampling) -> str:
             print(piece, end="", flush=True)
     except KeyboardInterrupt:
         pass
-    print()
+    print(flush=True)
     return "".join(pieces)

@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Self
 
@@ -11,6 +13,8 @@ from qualm.errors import Stopped
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SEVERAL = "RANK"  # set where several processes train together
 TERMINATED = 128 + signal.SIGTERM
+REMINDER = 0.2  # seconds in which a signal should have been looked at
+_heard = threading.Event()  # SIGTERM was looked at
 
 
 class Interrupted(Stopped):
@@ -24,12 +28,29 @@ class Terminated(BaseException):
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    _heard.set()
     raise Terminated
 
 
 def leave_on_sigterm() -> None:
-    """SIGTERM unwinds the stack (so temporary files go) in place of killing the process."""
+    """SIGTERM unwinds the stack (so temporary files go) in place of killing the process.
+
+    A signal that comes just before a call that blocks, a read of stdin say, is noted, and not looked at until that call
+    ends. So a thread reads what was noted and, if nobody has looked, sends it again, which ends the call.
+    """
     signal.signal(signal.SIGTERM, _terminate)
+    noted, note = os.pipe()
+    os.set_blocking(note, False)
+    signal.set_wakeup_fd(note, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # what a child hears is not for this process
+    threading.Thread(target=_remind, args=(noted,), name="signals", daemon=True).start()
+
+
+def _remind(noted: int) -> None:
+    while numbers := os.read(noted, 64):
+        time.sleep(REMINDER)
+        if signal.SIGTERM in numbers and not _heard.is_set():
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 class Stop:
@@ -62,6 +83,7 @@ class Stop:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = number
+        _heard.set()
         self._restore()
         if not self.quiet:
             print("\nqualm: saving, then stopping (once more to stop now)", file=sys.stderr, flush=True)
