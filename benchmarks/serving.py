@@ -5,24 +5,32 @@ that leave. Prints what was asked for and what came, and leaves with 1 if a boun
     python benchmarks/serving.py MODEL overload --times 10 --seconds 60
     python benchmarks/serving.py MODEL leavers --clients 1000
     python benchmarks/serving.py MODEL slow --seconds 60
+    python benchmarks/serving.py MODEL stalled --seconds 120
+    python benchmarks/serving.py MODEL long --memory 2
 
 The server runs in a process of its own, and is killed at the end.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
 import re
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROWS, QUEUE = 16, 48
+LONGEST = 1000  # tokens of an answer that nobody reads
 PROMPTS = (
     "Ana has",
     "The cat is",
@@ -53,10 +61,15 @@ class Seen:
 class Server:
     """`qualm serve` in a process of its own."""
 
-    def __init__(self, model: str, queue: int = QUEUE):
-        words = ["serve", f"m={model}", "--port", "0", "--rows", str(ROWS), "--queue", str(queue)]
+    def __init__(self, model: str, rows: int, queue: int, memory: float = 0):
+        self.rows, self.queue = rows, queue
+        words = ["serve", f"m={model}", "--port", "0", "--rows", str(rows), "--queue", str(queue), "-v"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "qualm", *words, "-v"], stderr=subprocess.PIPE, text=True, env=os.environ
+            [sys.executable, "-m", "qualm", *words],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ,
+            preexec_fn=bounded(memory) if memory else None,
         )
         assert self.process.stderr is not None
         found = None
@@ -104,6 +117,12 @@ class Server:
         return code
 
 
+def bounded(gigabytes: float) -> Callable[[], None]:
+    """Called in the server's process, lets it have so much memory and no more."""
+    size = int(gigabytes * 2**30)
+    return lambda: resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+
 async def get(port: int, path: str) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
@@ -112,20 +131,20 @@ async def get(port: int, path: str) -> bytes:
     return found
 
 
-def body(number: int, tokens: int, stream: bool = True) -> bytes:
-    text = PROMPTS[number % len(PROMPTS)] + f" ({number})"
+def body(number: int, tokens: int, stream: bool = True, words: int = 1, **more: Any) -> bytes:
+    text = " ".join([PROMPTS[number % len(PROMPTS)]] * words) + f" ({number})"
     asked = {"messages": [{"role": "user", "content": text}], "max_tokens": tokens, "stream": stream, "temperature": 1}
-    data = json.dumps({**asked, "logit_bias": {"0": -100}}).encode()
+    data = json.dumps({**asked, "logit_bias": {"0": -100}, **more}).encode()
     head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close"
     return f"{head}\r\ncontent-length: {len(data)}\r\n\r\n".encode() + data
 
 
-async def ask(port: int, number: int, tokens: int, seen: Seen) -> int:
-    """One streamed request, to its end; its status, 0 if the connection broke."""
+async def ask(port: int, number: int, tokens: int, seen: Seen, words: int = 1) -> int:
+    """One streamed request to its end, its prompt said `words` times; its status, 0 if the connection broke."""
     started, first = time.monotonic(), 0.0
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(body(number, tokens))
+        writer.write(body(number, tokens, words=words))
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         status = int(head.split(" ", 2)[1])
         seen.count(status)
@@ -168,7 +187,7 @@ def told(seen: Seen, seconds: float) -> str:
 async def steady(server: Server, clients: int, seconds: float, tokens: int) -> list[str]:
     """So many clients, each asking again as soon as it was answered."""
     seen, end = Seen(), time.monotonic() + seconds
-    await asyncio.gather(*(ask(server.port, i, 8, Seen()) for i in range(ROWS)))
+    await asyncio.gather(*(ask(server.port, i, 8, Seen()) for i in range(server.rows)))
     memory = [server.memory]
 
     async def client(number: int) -> None:
@@ -209,19 +228,17 @@ async def overload(server: Server, times: int, seconds: float, tokens: int) -> l
             await asyncio.sleep(1)
             most.append((await server.gauges())["num_requests_waiting"])
 
-    await asyncio.gather(watch(), *(client(i) for i in range(times * (ROWS + server_queue(server)))))
+    await asyncio.gather(watch(), *(client(i) for i in range(times * (server.rows + server.queue))))
     idle, after = await server.idle(), server.memory
     print(f"{times} x overload, {seconds:.0f} s: {told(seen, seconds)}")
-    print(f"alone: whole p95 {share(calm.whole, 0.95):.3f} s; queue {max(most):.0f} at most; idle after {idle:.2f} s")
+    ratio = share(seen.whole, 0.95) / share(calm.whole, 0.95)
+    print(f"alone: whole p95 {share(calm.whole, 0.95):.3f} s, so x {ratio:.2f}; {server.rows} rows")
+    print(f"queue {max(most):.0f} of {server.queue} at most; idle after {idle:.2f} s")
     print(f"memory {before:.0f} -> {after:.0f} MB")
     wrong = [f"statuses {seen.statuses}"] if set(seen.statuses) - {200, 429, 503} else []
     wrong += [f"{seen.cut} answers cut, {seen.without} without Retry-After"] if seen.cut or seen.without else []
     wrong += [f"memory {before:.0f} -> {after:.0f} MB"] if after > 1.1 * before + 10 else []
     return wrong + ([f"idle after {idle} s"] if idle > 5 else [])
-
-
-def server_queue(server: Server) -> int:
-    return int(server.process.args[server.process.args.index("--queue") + 1])
 
 
 async def leavers(server: Server, clients: int, tokens: int) -> list[str]:
@@ -278,25 +295,72 @@ async def slow(server: Server, seconds: float, tokens: int) -> list[str]:
     await asyncio.gather(good(), *(hang(head, False) for _ in range(300)), *(hang(started, True) for _ in range(100)))
     ratio = share(seen.whole, 0.95) / share(calm.whole, 0.95)
     print(f"400 slow clients: the last one was closed after {max(closed):.1f} s; good client p95 x {ratio:.2f}")
-    wrong = [f"closed after {max(closed):.1f} s"] if max(closed) > 12 else []
+    wrong = [f"closed after {max(closed):.1f} s"] if max(closed) > 10 else []
     return wrong + ([f"good client p95 x {ratio:.2f}"] if ratio > 2 else [])
+
+
+async def stalled(server: Server, seconds: float, tokens: int) -> list[str]:
+    """A client that asks for a long answer and reads none of it, beside a good one."""
+    calm, seen, began = Seen(), Seen(), time.monotonic()
+    for i in range(30):
+        await ask(server.port, i, tokens, calm)
+    memory, most, dropped = server.memory, server.memory, float("inf")
+    wire = socket.socket()
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    wire.connect(("127.0.0.1", server.port))
+    # an answer larger than what the kernel holds for both sides: many choices, each token with its alternatives
+    wire.sendall(body(0, LONGEST, n=server.rows - 1, logprobs=True, top_logprobs=20))
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
+        await ask(server.port, 1, tokens, seen)
+        most = max(most, server.memory)
+        if dropped == float("inf") and (await server.gauges())["num_requests_running"] == 0:
+            dropped = time.monotonic() - began
+    wire.setblocking(False)
+    held = 0
+    with contextlib.suppress(OSError):
+        while piece := wire.recv(65536):
+            held += len(piece)
+    wire.close()
+    print(f"a client that did not read for {seconds:.0f} s: dropped after {dropped:.1f} s, {held} bytes on their way")
+    print(f"memory {memory:.0f} -> {most:.0f} MB at most; the good client: {told(seen, seconds)}")
+    wrong = [f"dropped after {dropped} s"] if dropped > 60 else []
+    return wrong + ([f"statuses {seen.statuses}, {seen.cut} cut"] if set(seen.statuses) - {200} or seen.cut else [])
+
+
+async def long(server: Server, clients: int, tokens: int) -> list[str]:
+    """Prompts as long as the model can read, more at once than there is memory for, then a short one."""
+    seen, last, before = Seen(), Seen(), server.memory
+    for words in (10, 100, 1000, 10000):
+        await asyncio.gather(*(ask(server.port, i, tokens, seen, words) for i in range(clients)))
+    await ask(server.port, 0, tokens, last)
+    print(f"{clients} clients, prompts of 10 to 10,000 phrases: {seen.statuses}; broken {seen.errors}, cut {seen.cut}")
+    print(f"memory {before:.0f} -> {server.memory:.0f} MB; the next one: {last.statuses}")
+    wrong = [f"statuses {seen.statuses}"] if set(seen.statuses) - {200, 400, 413, 429, 503} or seen.errors else []
+    return wrong + ([f"the next one: {last.statuses}"] if last.statuses != {200: 1} else [])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
-    parser.add_argument("what", choices=["steady", "overload", "leavers", "slow"])
+    parser.add_argument("what", choices=["steady", "overload", "leavers", "slow", "stalled", "long"])
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--queue", type=int, help="usually as long as the clients need")
+    parser.add_argument("--memory", type=float, default=0, help="gigabytes that the server may have; 0 for all")
     given = parser.parse_args()
-    server = Server(given.model, 16 if given.what == "overload" else max(QUEUE, given.clients))
+    usual = given.rows if given.what == "overload" else max(QUEUE, given.clients)
+    server = Server(given.model, given.rows, usual if given.queue is None else given.queue, given.memory)
     runs = {
         "steady": lambda: steady(server, given.clients, given.seconds, given.tokens),
         "overload": lambda: overload(server, given.times, given.seconds, given.tokens),
         "leavers": lambda: leavers(server, given.clients, given.tokens),
         "slow": lambda: slow(server, given.seconds, given.tokens),
+        "stalled": lambda: stalled(server, given.seconds, given.tokens),
+        "long": lambda: long(server, given.clients, given.tokens),
     }
     try:
         wrong = asyncio.run(runs[given.what]())

@@ -30,7 +30,7 @@ class Limits:
     queue: int = 64
     body: int = 4 * 2**20
     choices: int = 64
-    head_seconds: float = 10.0
+    head_seconds: float = 8.0
     stall_seconds: float = 30.0
     queue_seconds: float = 60.0
     answer_seconds: float = 600.0
