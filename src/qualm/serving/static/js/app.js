@@ -43,7 +43,8 @@ function App() {
   const title = VIEWS.find(([name]) => name === place.view)?.[1] || "Chat";
   useEffect(() => {
     document.title = `${t(title)} · Qualm`;
-  });
+    document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+  }, [title, language]);
   const other = language === "zh" ? "en" : "zh";
   return html`<a class="skip" href="#main" onClick=${skip}>${t("Skip to the content")}</a>
     <header class="site"><a class="brand" href="#/chat">Qualm</a>
