@@ -224,7 +224,7 @@ def measure(plan: Plan) -> Figure:
     for name, measured in found.items():
         if measured:
             add(name, f"{task.models[name].config.parameters:,}", measured)
-    if len(found) == len(task.models) and len({len(measured) for measured in found.values()} - {0}) == 1:
+    if all(found.get(name) for name in task.models) and len({len(measured) for measured in found.values()}) == 1:
         one, other = (Seeds(found[name], chrf) for name in task.models)
         figure.add("Marian less the LSTM", "", one.against(other), "", None, None, "")
     return figure
