@@ -229,7 +229,7 @@ def subjects(task: Task, data: Path, plan: Plan) -> Iterator[Subject]:
         for rate in MINILM_RATES:
             settings = TuneSettings(steps=plan.steps(MINILM_STEPS), lr=rate, eval_every=80, save_every=MINILM_STEPS)
             tries.append(Subject(f"MiniLM (22.7 M) at {rate:g}", None, settings))
-        if plan.wants(tries[0].name) and plan.seeds:
+        if plan.wants(f"{task.name} {tries[0].name}") and plan.seeds:
             found = [once(plan, task, data, subject, plan.seeds[0]) for subject in tries]
             scores = [one.columns["chosen"].mean() if one else 0.0 for one in found]
             print("MiniLM, on rows to choose by: " + ", ".join(map("{:.3f}".format, scores)), flush=True)
@@ -257,7 +257,7 @@ def measure(plan: Plan) -> Figure:
     found: dict[tuple[str, str], list[Measured]] = {}
     for seed in plan.seeds:
         for task, data, subject in wanted:
-            one = once(plan, task, data, subject, seed) if plan.wants(subject.name) else None
+            one = once(plan, task, data, subject, seed) if plan.wants(f"{task.name} {subject.name}") else None
             found.setdefault((task.name, subject.name), []).extend([one] if one else [])
     for task in tasks:
         words = {"value": by_words(task)}
