@@ -1,4 +1,4 @@
-"""What a client of the server puts together from a stream is the whole answer, and what the model said, at every cut."""
+"""What a client puts together from a stream is the whole answer, and what the model said, wherever it is cut."""
 
 import random
 
