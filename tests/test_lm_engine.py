@@ -15,7 +15,7 @@ from qualm.lm.fake import named
 from qualm.lm.prefixes import Prefixes
 from qualm.models._caches import Cache
 from test_families import subject
-from tiny import PASSAGE, TEXTS, saying, tiny_local
+from tiny import PASSAGE, TEXTS, exact_local, saying, tiny_local
 
 FAMILIES = ("llama", "gpt", "rnn", "textgenrnn", "t5", "marian", "ssru", "rnn_attention")
 MIXED = [
@@ -82,7 +82,7 @@ def test_a_mixed_company_changes_nobodys_answer(family):
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_200_prompts_alone_and_by_sixteen_are_answered_alike(temperature):
-    lm, some = tiny_local(), prompts(200)
+    lm, some = exact_local(), prompts(200)
     sampling = Sampling(max_tokens=16, temperature=temperature, top_p=0.95, seed=5)
     alone = [lm.generate([prompt], sampling)[0].text for prompt in some]
     together = finished(lm.batch(rows=16), [(prompt, sampling) for prompt in some])
@@ -91,7 +91,7 @@ def test_200_prompts_alone_and_by_sixteen_are_answered_alike(temperature):
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_guessing_ahead_changes_no_token_of_200_answers(temperature):
-    lm, some = tiny_local(context=128), [prompt * 2 for prompt in prompts(200, seed=2)]
+    lm, some = exact_local(context=128), [prompt * 2 for prompt in prompts(200, seed=2)]
     plain = Sampling(max_tokens=40, temperature=temperature, seed=2)
     with_it = Sampling(max_tokens=40, temperature=temperature, seed=2, lookup=5)
     assert [a.text for a in lm.generate(some, with_it)] == [a.text for a in lm.generate(some, plain)]
@@ -99,10 +99,10 @@ def test_guessing_ahead_changes_no_token_of_200_answers(temperature):
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_another_model_s_guesses_change_no_token(temperature):
-    lm, some = tiny_local(context=128), prompts(40, seed=3)
+    lm, some = exact_local(context=128), prompts(40, seed=3)
     sampling = Sampling(max_tokens=24, temperature=temperature, seed=1)
     plain = [a.text for a in lm.generate(some, sampling)]
-    for draft in (tiny_local(seed=4), lm):
+    for draft in (exact_local(seed=4), lm):
         guessed = lm.drafted_by(draft)
         assert [a.text for a in guessed.generate(some, replace(sampling, lookup=4))] == plain
 

@@ -66,6 +66,13 @@ def tiny_local(seed: int = 0, context: int = 96, **config) -> CausalLM:
     return CausalLM(model, tokens, name="tiny")
 
 
+def exact_local(seed: int = 0, context: int = 96) -> CausalLM:
+    """The same in float64: rounding, which hangs on how many rows a product has, decides between no tokens."""
+    lm = tiny_local(seed, context)
+    lm.model.double()
+    return lm
+
+
 class Said(Cache):
     """`lengths` counts how often a row was read."""
 
