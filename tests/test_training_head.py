@@ -62,9 +62,10 @@ def test_a_head_in_half_a_format_is_near_the_whole_one(model):
 def test_a_frozen_or_adapted_head_is_no_other(model):
     labels = labels_of(0)
     model.lm_head.requires_grad_(False)
-    torch.testing.assert_close(*(nats_and_gradients(model, labels, f)[1] for f in (head.causal_nats, plain)))
+    near = {"rtol": 2e-5, "atol": 2e-4}  # of gradients of some dozens, summed in another order
+    torch.testing.assert_close(*(nats_and_gradients(model, labels, f)[1] for f in (head.causal_nats, plain)), **near)
     model.lm_head = torch.nn.Sequential(model.lm_head, torch.nn.Tanh())
-    torch.testing.assert_close(*(nats_and_gradients(model, labels, f)[1] for f in (head.causal_nats, plain)))
+    torch.testing.assert_close(*(nats_and_gradients(model, labels, f)[1] for f in (head.causal_nats, plain)), **near)
 
 
 @pytest.mark.parametrize("name", ["gpt", "llama", "rnn", "rnn_attention"])
