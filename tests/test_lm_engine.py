@@ -80,21 +80,28 @@ def test_a_mixed_company_changes_nobodys_answer(family):
     assert (batch.running, batch.waiting, batch.held) == (0, 0, 0)
 
 
+# float32 rounds by how many rows a product has, so that a near tie may fall otherwise; float64 as good as never
+MADE = pytest.mark.parametrize(("made", "apart"), [(exact_local, 0), (tiny_local, 2)])
+
+
+@MADE
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_200_prompts_alone_and_by_sixteen_are_answered_alike(temperature):
-    lm, some = exact_local(), prompts(200)
+def test_200_prompts_alone_and_by_sixteen_are_answered_alike(temperature, made, apart):
+    lm, some = made(), prompts(200)
     sampling = Sampling(max_tokens=16, temperature=temperature, top_p=0.95, seed=5)
     alone = [lm.generate([prompt], sampling)[0].text for prompt in some]
     together = finished(lm.batch(rows=16), [(prompt, sampling) for prompt in some])
-    assert [together[i].text for i in range(200)] == alone
+    assert sum(together[i].text != alone[i] for i in range(200)) <= apart
 
 
+@MADE
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
-def test_guessing_ahead_changes_no_token_of_200_answers(temperature):
-    lm, some = exact_local(context=128), [prompt * 2 for prompt in prompts(200, seed=2)]
+def test_guessing_ahead_changes_no_token_of_200_answers(temperature, made, apart):
+    lm, some = made(context=128), [prompt * 2 for prompt in prompts(200, seed=2)]
     plain = Sampling(max_tokens=40, temperature=temperature, seed=2)
     with_it = Sampling(max_tokens=40, temperature=temperature, seed=2, lookup=5)
-    assert [a.text for a in lm.generate(some, with_it)] == [a.text for a in lm.generate(some, plain)]
+    guessed, written = (lm.generate(some, sampling) for sampling in (with_it, plain))
+    assert sum(a.text != b.text for a, b in zip(guessed, written, strict=True)) <= apart
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])

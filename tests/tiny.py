@@ -57,7 +57,7 @@ def templated(name: str) -> Tokens:
 
 
 def tiny_local(seed: int = 0, context: int = 96, **config) -> CausalLM:
-    """A random Llama that has opinions: its weights are wide, so that no two tokens are nearly as likely."""
+    """A random Llama that has opinions: its weights are wide, so that two tokens are seldom nearly as likely."""
     tokens = tiny_tokens()
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     shape |= {"num_key_value_heads": 2, "initializer_range": 0.5, "max_position_embeddings": context, **config}

@@ -32,7 +32,7 @@ class Embedding(nn.Embedding):
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight, the mean taken in float32 (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+    """x / rms(x) * weight, the mean taken in float32 at least (Zhang and Sennrich 2019, arXiv 1910.07467)."""
 
     def __init__(self, width: int, eps: float):
         super().__init__()
@@ -40,7 +40,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype == torch.float32:
+        if x.dtype in (torch.float32, torch.float64):
             return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
         return self.weight * F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype)
 
