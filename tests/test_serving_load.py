@@ -17,8 +17,10 @@ from qualm.mends.apply import load
 from qualm.serving import stream
 from qualm.serving.admission import Bucket, Gate
 from qualm.serving.errors import Busy
+from qualm.serving.flights import Flight
 from qualm.serving.run import background
 from qualm.serving.settings import Limits
+from qualm.serving.worker import UNREAD
 from serving import Client, Counter, chat_body, drained, events, held, request, until
 
 
@@ -79,7 +81,7 @@ def test_nothing_is_written_for_a_client_that_has_gone(way):
             wire.close()
         until(lambda: running.house.inside == 0)
         until(lambda: running.house.models["counter"].worker.running == 0)
-        until(lambda: gauge(client, "num_requests_running") == gauge(client, "kv_cache_usage_perc") == 0)
+        assert gauge(client, "num_requests_running") == gauge(client, "kv_cache_usage_perc") == 0
         before = lm.steps
         time.sleep(0.05)
         assert lm.steps == before
@@ -100,9 +102,10 @@ def test_those_that_leave_a_real_model_s_batch_do_not_disturb_the_rest(small_mod
                 wire.close()
             texts = [each.result()[2]["choices"][0]["message"]["content"] for each in stays]
         until(lambda: running.house.inside == 0)
+        until(lambda: running.house.models["small"].worker.running == 0)  # the thread leaves between two steps
         assert texts == [alone] * 4
         assert running.house.models["small"].worker.faults == 0
-        until(lambda: gauge(client, "kv_cache_usage_perc") == 0)
+        assert gauge(client, "kv_cache_usage_perc") == 0
 
 
 def test_a_client_that_does_not_read_is_dropped_and_others_are_not_slowed():
@@ -117,6 +120,27 @@ def test_a_client_that_does_not_read_is_dropped_and_others_are_not_slowed():
         assert client.chat("x", max_tokens=5)[0] == 200
         until(lambda: running.house.inside == 0)
         assert not running.house.models["counter"].worker.flights
+        wire.close()
+
+
+@pytest.mark.parametrize("alternatives", [0, 20])
+def test_what_waits_for_a_client_that_does_not_read_is_bounded(alternatives, monkeypatch):
+    most = [0]
+
+    class Watched(Flight):
+        def put(self, delta):
+            super().put(delta)
+            most[0] = max(most[0], self.untaken)
+
+    monkeypatch.setattr("qualm.serving.worker.Flight", Watched)
+    more = {"logprobs": True, "top_logprobs": alternatives} if alternatives else {}
+    with background([Counter()], Limits(stall_seconds=1000)) as running:
+        client = Client(running)
+        wire = client.open_stream("slow", max_tokens=10**6, **more)
+        until(lambda: running.house.inside == 1)
+        until(lambda: running.house.inside == 0)
+        assert UNREAD < most[0] < 1.01 * UNREAD
+        assert gauge(client, "request_aborted_total") == 1
         wire.close()
 
 

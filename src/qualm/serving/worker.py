@@ -25,7 +25,7 @@ from qualm.serving.flights import Flight, Flights
 from qualm.serving.settings import Limits
 
 T = TypeVar("T")
-UNREAD = 4096  # deltas that may wait for a client; one that lets more come together has gone to sleep
+UNREAD = 2**20  # bytes of an answer that may wait for a client; one that lets more come together has gone to sleep
 AHEAD = 8  # steps that the model may be ahead of what was handed out
 MOST_TOKENS = 4  # of a character
 LONGEST_STEP = 60.0  # seconds that the end of the thread is waited for
@@ -127,7 +127,7 @@ class Worker:
             flight.put(delta)
             if delta.completion is not None:
                 self._end(flight)
-            elif len(flight.deltas) > UNREAD:
+            elif flight.untaken > UNREAD:
                 flight.deltas = []
                 self.forget(flight)
         for flight, error in failed:
