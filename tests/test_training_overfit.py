@@ -56,7 +56,7 @@ def test_one_batch_is_learnt_by_heart(family):
         rows, loss = TensorRows(ids()), causal
     else:
         rows, loss = One(ids()), Seq2Seq()
-    steps, rate = {"rnn": (400, 1e-2), "t5": (400, 5e-3)}.get(family, (150, 1e-2))
+    steps, rate = {"rnn": (400, 1e-2), "t5": (400, 5e-3)}.get(family, (150, 1e-2))  # a T5 does not settle at 1e-2
     result = fit(model, rows, loss, replace(FAST, steps=steps, lr=rate))
     assert result.loss < 0.01
 
