@@ -342,19 +342,44 @@ def test_a_payload_in_a_whole_chat_is_run_nowhere(at):
     assert tab.locator(".asked").inner_text().startswith(PAYLOADS[0][:20])
 
 
-def test_screenshots_at_three_sizes_in_light_and_dark(at, request):
+def shown(tab, view, facts):
+    """Use a view, so that what it is for can be seen."""
+    models, box = tab.locator("main select:visible"), tab.locator("main textarea:visible").first
+    if view == "chat":
+        tab.locator(".switch input").check()
+        box.fill("hello")
+        box.press("Enter")
+    if view == "compare":
+        models.nth(0).select_option("parrot")
+        models.nth(1).select_option("parrot+calculator")
+        box.fill("<<12 + 34=")
+        box.press("Enter")
+    if view == "knowledge":
+        tab.locator("input[type=file]").set_input_files(facts)
+        tab.wait_for_selector(".files li")
+        models.first.select_option("parrot")
+        box.fill("Where was Omra Telis born?")
+        box.press("Enter")
+    if view == "explain":
+        models.first.select_option("parrot")
+        box.fill("Where by the green sea was old Omra born, in Vanu or elsewhere?")
+        tab.locator("main form button").last.click()
+        tab.wait_for_selector(".heats")
+    if view in ("chat", "compare", "knowledge"):
+        finished(tab, 2 if view == "compare" else 1)
+
+
+def test_screenshots_at_three_sizes_in_light_and_dark(at, request, tmp_path):
     folder = request.config.getoption("--screenshots")
     if not folder:
         pytest.skip("name a folder: --screenshots DIR")
+    facts = tmp_path / "facts.txt"
+    facts.write_text("Omra Telis was born in Vanu. The sea there is green.")
     for size in SIZES:
         for scheme in ("light", "dark"):
             for view in VIEWS:
                 tab = at(view, size, scheme, "zh-CN" if scheme == "dark" else "en-GB")
-                if view == "chat":
-                    tab.locator(".switch input").check()
-                    tab.locator("#chat-text").fill("hello")
-                    tab.locator("#chat-text").press("Enter")
-                    finished(tab)
+                shown(tab, view, facts)
                 tab.wait_for_timeout(400)
                 tab.screenshot(path=Path(folder) / f"{view}-{size}-{scheme}.png")
                 tab.context.close()

@@ -4,15 +4,19 @@ import json
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
-from qualm.lm.base import Completion, Sampling
-from qualm.lm.batch import Delta
+from qualm.lm.base import Sampling
+from qualm.lm.batch import Token
+from qualm.lm.writer import Writer
 from qualm.mends.apply import load
 from qualm.serving.run import background
 from qualm.serving.settings import Limits
+from qualm.tokens.detokenizer import ByteDetokenizer
 from serving import Client, Counter, Counting, chat_body, events
+from test_lm_writer import cut_at, until_stop
 
 SIGNS = [
     "a",
@@ -39,22 +43,33 @@ SIGNS = [
 
 
 class Saying(Counter):
-    """Says what it is asked, in pieces cut at random between any two characters."""
+    """Says what it is asked, in tokens cut at random between any two bytes."""
 
     def batch(self, rows=32, slots=0):
         return Pieces(self, rows, slots)
 
 
 class Pieces(Counting):
+    def join(self, prompt, sampling=Sampling()):
+        ticket = super().join(prompt, sampling)
+        data = self.asked[ticket][0].encode()
+        draw = random.Random(data)
+        cuts = cut_at(data, sorted(draw.sample(range(len(data) + 1), draw.randint(0, len(data)))))
+        self.asked[ticket] = (
+            cuts,
+            Writer(ByteDetokenizer(dict(enumerate(cuts))), sampling, frozenset({len(cuts)}), 10**9),
+        )
+        return ticket
+
     def step(self):
         found = {}
-        for ticket, (text, _) in list(self.asked.items())[: self.rows]:
-            at = self.done.setdefault(ticket, 0)
-            new = text[at : at + 1 + hash((ticket, at)) % 7]
-            self.done[ticket] = at + len(new)
-            whole = self.done[ticket] >= len(text)
-            found[ticket] = Delta(new, (), Completion(text, 1, 1, "stop") if whole else None)
-            if whole:
+        for ticket, (cuts, writer) in list(self.asked.items())[: self.rows]:
+            at = self.done[ticket] = len(writer.tokens)
+            piece = cuts[at] if at < len(cuts) else b""
+            writer.push(Token(piece.decode("utf-8", "replace"), -1.0, piece, at))
+            if news := writer.news(1):
+                found[ticket] = news
+            if writer.finish:
                 self.leave(ticket)
         return found
 
@@ -64,18 +79,29 @@ def texts(count: int) -> list[str]:
     return ["".join(rng.choices(SIGNS, k=rng.randrange(1, 30))) for _ in range(count)]
 
 
+def both(client: Client, text: str, **more) -> tuple[str, str]:
+    """What is said whole, and the pieces of a stream put together; none of them has a sign that is not in the text."""
+    whole = client.chat(text, **more)[2]["choices"][0]["message"]["content"]
+    pieces = events(client.post("/v1/chat/completions", chat_body(text, stream=True, **more))[2])
+    deltas = [each["choices"][0]["delta"].get("content", "") for each in pieces[:-1]]
+    assert not any("\ufffd" in delta for delta in deltas)
+    return whole, "".join(deltas)
+
+
 def test_a_thousand_texts_come_as_they_are_whole_and_in_pieces():
     with background([Saying()]) as running, ThreadPoolExecutor(8) as pool:
-        client = Client(running)
-
-        def both(text: str) -> tuple[str, str]:
-            whole = client.chat(text)[2]["choices"][0]["message"]["content"]
-            pieces = events(client.post("/v1/chat/completions", chat_body(text, stream=True))[2])
-            deltas = [each["choices"][0]["delta"].get("content", "") for each in pieces[:-1]]
-            return whole, "".join(deltas)
-
         every = texts(1000)
-        for text, found in zip(every, pool.map(both, every), strict=True):
+        for text, found in zip(every, pool.map(partial(both, Client(running)), every), strict=True):
+            assert found == (text, text)
+
+
+@pytest.mark.parametrize("stops", [["</s>"], ["漢字", "猫"], ["\u200d👧"], ["رحب", " The", "h"]])
+def test_a_stop_string_is_exact_over_the_edges_of_tokens_and_chunks(stops):
+    with background([Saying()]) as running, ThreadPoolExecutor(8) as pool:
+        every = texts(150)
+        wanted = [until_stop(text, stops) for text in every]
+        assert wanted != every
+        for text, found in zip(wanted, pool.map(partial(both, Client(running), stop=stops), every), strict=True):
             assert found == (text, text)
 
 
