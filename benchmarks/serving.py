@@ -31,6 +31,7 @@ from typing import Any
 
 ROWS, QUEUE = 16, 48
 LONGEST = 1000  # tokens of an answer that nobody reads
+UNENDED = {str(token): -100 for token in range(3)}  # an end token is one of the first, usually
 PROMPTS = (
     "Ana has",
     "The cat is",
@@ -91,10 +92,10 @@ class Server:
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     async def gauges(self) -> dict[str, float]:
-        """What /metrics says is so now."""
+        """What /metrics says is so now, and how many answers nobody waited for."""
         text = (await get(self.port, "/metrics")).decode()
         found = re.findall(
-            r"^qualm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc|model_faults)\{.*\} (\S+)",
+            r"^qualm:(num_requests_\w+|kv_cache_usage_perc|model_faults|request_aborted_total)\{.*\} (\S+)",
             text,
             re.M,
         )
@@ -131,20 +132,20 @@ async def get(port: int, path: str) -> bytes:
     return found
 
 
-def body(number: int, tokens: int, stream: bool = True, words: int = 1, **more: Any) -> bytes:
-    text = " ".join([PROMPTS[number % len(PROMPTS)]] * words) + f" ({number})"
+def body(number: int, tokens: int, stream: bool = True, times: int = 1, **more: Any) -> bytes:
+    text = " ".join([PROMPTS[number % len(PROMPTS)]] * times) + f" ({number})"
     asked = {"messages": [{"role": "user", "content": text}], "max_tokens": tokens, "stream": stream, "temperature": 1}
-    data = json.dumps({**asked, "logit_bias": {"0": -100}, **more}).encode()
+    data = json.dumps({**asked, "logit_bias": UNENDED, **more}).encode()
     head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close"
     return f"{head}\r\ncontent-length: {len(data)}\r\n\r\n".encode() + data
 
 
-async def ask(port: int, number: int, tokens: int, seen: Seen, words: int = 1) -> int:
-    """One streamed request to its end, its prompt said `words` times; its status, 0 if the connection broke."""
+async def ask(port: int, number: int, tokens: int, seen: Seen, times: int = 1) -> int:
+    """One streamed request to its end, its prompt said `times` times over; its status, 0 if the connection broke."""
     started, first = time.monotonic(), 0.0
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(body(number, tokens, words=words))
+        writer.write(body(number, tokens, times=times))
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         status = int(head.split(" ", 2)[1])
         seen.count(status)
@@ -172,6 +173,11 @@ async def ask(port: int, number: int, tokens: int, seen: Seen, words: int = 1) -
 def share(numbers: list[float], p: float) -> float:
     ordered = sorted(numbers)
     return ordered[min(len(ordered) - 1, int(p * len(ordered)))] if ordered else float("nan")
+
+
+def slower(seen: Seen, calm: Seen) -> float:
+    """How many times as long whole answers take, at p95."""
+    return share(seen.whole, 0.95) / share(calm.whole, 0.95)
 
 
 def told(seen: Seen, seconds: float) -> str:
@@ -226,18 +232,21 @@ async def overload(server: Server, times: int, seconds: float, tokens: int) -> l
     async def watch() -> None:
         while time.monotonic() < end:
             await asyncio.sleep(1)
-            most.append((await server.gauges())["num_requests_waiting"])
+            now = await server.gauges()
+            most.append(now["num_requests_running"] + now["num_requests_waiting"])
 
     await asyncio.gather(watch(), *(client(i) for i in range(times * (server.rows + server.queue))))
     idle, after = await server.idle(), server.memory
     print(f"{times} x overload, {seconds:.0f} s: {told(seen, seconds)}")
-    ratio = share(seen.whole, 0.95) / share(calm.whole, 0.95)
-    print(f"alone: whole p95 {share(calm.whole, 0.95):.3f} s, so x {ratio:.2f}; {server.rows} rows")
-    print(f"queue {max(most):.0f} of {server.queue} at most; idle after {idle:.2f} s")
+    ratio, room = slower(seen, calm), server.rows + server.queue
+    print(f"alone: whole p95 {share(calm.whole, 0.95):.3f} s, so x {ratio:.2f}")
+    print(f"inside {max(most):.0f} of {server.rows} rows + {server.queue} waiting at most; idle after {idle:.2f} s")
     print(f"memory {before:.0f} -> {after:.0f} MB")
     wrong = [f"statuses {seen.statuses}"] if set(seen.statuses) - {200, 429, 503} else []
     wrong += [f"{seen.cut} answers cut, {seen.without} without Retry-After"] if seen.cut or seen.without else []
     wrong += [f"memory {before:.0f} -> {after:.0f} MB"] if after > 1.1 * before + 10 else []
+    wrong += [f"{max(most):.0f} inside"] if max(most) > room else []
+    wrong += [f"whole p95 x {ratio:.2f}"] if ratio > 3 and not server.queue else []  # who waits takes longer
     return wrong + ([f"idle after {idle} s"] if idle > 5 else [])
 
 
@@ -293,7 +302,7 @@ async def slow(server: Server, seconds: float, tokens: int) -> list[str]:
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
     started = head + b"content-type: application/json\r\ncontent-length: 100000\r\n\r\n{"
     await asyncio.gather(good(), *(hang(head, False) for _ in range(300)), *(hang(started, True) for _ in range(100)))
-    ratio = share(seen.whole, 0.95) / share(calm.whole, 0.95)
+    ratio = slower(seen, calm)
     print(f"400 slow clients: the last one was closed after {max(closed):.1f} s; good client p95 x {ratio:.2f}")
     wrong = [f"closed after {max(closed):.1f} s"] if max(closed) > 10 else []
     return wrong + ([f"good client p95 x {ratio:.2f}"] if ratio > 2 else [])
@@ -301,42 +310,48 @@ async def slow(server: Server, seconds: float, tokens: int) -> list[str]:
 
 async def stalled(server: Server, seconds: float, tokens: int) -> list[str]:
     """A client that asks for a long answer and reads none of it, beside a good one."""
-    calm, seen, began = Seen(), Seen(), time.monotonic()
+    calm, beside, after = Seen(), Seen(), Seen()
     for i in range(30):
         await ask(server.port, i, tokens, calm)
     memory, most, dropped = server.memory, server.memory, float("inf")
     wire = socket.socket()
     wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     wire.connect(("127.0.0.1", server.port))
-    # an answer larger than what the kernel holds for both sides: many choices, each token with its alternatives
-    wire.sendall(body(0, LONGEST, n=server.rows - 1, logprobs=True, top_logprobs=20))
+    wire.sendall(body(0, LONGEST, logprobs=True, top_logprobs=20))  # more than the system holds for both sides
     began = time.monotonic()
     while time.monotonic() - began < seconds:
-        await ask(server.port, 1, tokens, seen)
+        await ask(server.port, 1, tokens, beside if dropped == float("inf") else after)
         most = max(most, server.memory)
-        if dropped == float("inf") and (await server.gauges())["num_requests_running"] == 0:
+        if dropped == float("inf") and (await server.gauges()).get("request_aborted_total"):
             dropped = time.monotonic() - began
     wire.setblocking(False)
-    held = 0
+    text = b""
     with contextlib.suppress(OSError):
         while piece := wire.recv(65536):
-            held += len(piece)
+            text += piece
     wire.close()
-    print(f"a client that did not read for {seconds:.0f} s: dropped after {dropped:.1f} s, {held} bytes on their way")
-    print(f"memory {memory:.0f} -> {most:.0f} MB at most; the good client: {told(seen, seconds)}")
+    ratio = slower(after, calm)
+    print(f"a client that did not read for {seconds:.0f} s: dropped after {dropped:.1f} s, {len(text)} bytes had come")
+    print(f"memory {memory:.0f} -> {most:.0f} MB at most; beside it {told(beside, dropped)}")
+    print(f"after it {told(after, seconds - dropped)}; x {ratio:.2f} of before")
     wrong = [f"dropped after {dropped} s"] if dropped > 60 else []
-    return wrong + ([f"statuses {seen.statuses}, {seen.cut} cut"] if set(seen.statuses) - {200} or seen.cut else [])
+    wrong += ["the answer had ended"] if b"[DONE]" in text else []
+    wrong += [f"whole p95 x {ratio:.2f} after it"] if not ratio < 2 else []
+    for seen in (beside, after):
+        wrong += [f"statuses {seen.statuses}, {seen.cut} cut"] if set(seen.statuses) - {200} or seen.cut else []
+    return wrong
 
 
 async def long(server: Server, clients: int, tokens: int) -> list[str]:
-    """Prompts as long as the model can read, more at once than there is memory for, then a short one."""
+    """Prompts up to what the model can read and beyond, of many clients at once, then a short one."""
     seen, last, before = Seen(), Seen(), server.memory
-    for words in (10, 100, 1000, 10000):
-        await asyncio.gather(*(ask(server.port, i, tokens, seen, words) for i in range(clients)))
+    for times in (10, 100, 1000, 10000):
+        await asyncio.gather(*(ask(server.port, i, tokens, seen, times) for i in range(clients)))
     await ask(server.port, 0, tokens, last)
     print(f"{clients} clients, prompts of 10 to 10,000 phrases: {seen.statuses}; broken {seen.errors}, cut {seen.cut}")
     print(f"memory {before:.0f} -> {server.memory:.0f} MB; the next one: {last.statuses}")
-    wrong = [f"statuses {seen.statuses}"] if set(seen.statuses) - {200, 400, 413, 429, 503} or seen.errors else []
+    wrong = [f"statuses {seen.statuses}"] if set(seen.statuses) - {200, 400, 413, 429, 503} else []
+    wrong += [f"{seen.errors} broken, {seen.cut} cut"] if seen.errors or seen.cut else []
     return wrong + ([f"the next one: {last.statuses}"] if last.statuses != {200: 1} else [])
 
 
@@ -349,7 +364,7 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--queue", type=int, help="usually as long as the clients need")
+    parser.add_argument("--queue", type=int, help="usually as long as the rows in overload, else as the clients need")
     parser.add_argument("--memory", type=float, default=0, help="gigabytes that the server may have; 0 for all")
     given = parser.parse_args()
     usual = given.rows if given.what == "overload" else max(QUEUE, given.clients)
