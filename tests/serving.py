@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from qualm.cases import Prompt, plain
 from qualm.errors import TooLong
 from qualm.lm.base import LM, Card, Completion, Sampling, Scored
@@ -25,8 +27,8 @@ class Fault(BaseException):
 class Counter(LM):
     """Says the number of each token it writes, a token a step, `pause` seconds a step, for as long as it is asked to.
 
-    A prompt that holds "join fault", "step fault" or "long" makes it fail there. `steps` counts its steps, `most` the
-    most requests that ran at once, `written` the tokens of each prompt. It writes at most `room` tokens.
+    A prompt that holds "join fault", "step fault", "much" or "long" makes it fail there. `steps` counts its steps, `most`
+    the most requests that ran at once, `written` the tokens of each prompt. It writes at most `room` tokens.
     """
 
     can = frozenset({"generate", "score"})
@@ -68,6 +70,8 @@ class Counting(Batch):
         text = plain(prompt)
         if "join fault" in text:
             raise Fault("on joining")
+        if "much" in text:
+            torch.empty(2**60)
         if "long" in text:
             raise TooLong("the prompt has 999 tokens and counter can look at 10", then="shorten the prompt")
         self.next += 1

@@ -156,6 +156,16 @@ def test_a_fault_ends_its_request_alone_and_the_next_ones_are_answered(where, ca
         assert "the model failed" in caplog.text
 
 
+def test_where_memory_runs_out_a_request_is_told_to_come_again_and_the_next_ones_are_answered():
+    with background([Counter()]) as running:
+        client = Client(running)
+        status, headers, answer = client.chat("much", max_tokens=5)
+        assert (status, answer["error"]["code"]) == (503, "out_of_memory")
+        assert headers["retry-after"]
+        assert client.chat("x", max_tokens=4)[0] == 200
+        assert running.house.models["counter"].worker.faults == 1
+
+
 def test_an_error_in_the_middle_of_a_stream_is_an_event():
     with background([Counter(pause=0.01)]) as running:
         status, _, text = Client(running).post("/v1/chat/completions", chat_body("step fault", stream=True))

@@ -3,6 +3,7 @@
 What a request holds can only bring a 4xx; a 5xx is a fault of ours, an overload, or a server that is closing.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,9 @@ WORDS: Mapping[int, tuple[str, str]] = {
     413: ("the body is larger than this server takes", "body_too_large"),
 }
 TOO_LONG = "context length exceeded"  # words that clients look for
+NO_MEMORY = "out_of_memory"
 LONGEST = 2000  # characters of a message
+SPENT = re.compile(r"can't allocate memory|out of memory")  # in what torch says
 
 
 class Refusal(Exception):
@@ -72,7 +75,14 @@ def refusal_of(error: BaseException) -> Refusal:
         return Refusal(503, "the engine behind this server does not answer", code="engine_unreachable", retry_after=5)
     if isinstance(error, QualmError):
         return Refusal(400, f"{error.what}; {error.then}" if error.then else error.what)
+    if is_spent(error):
+        return Busy("there is no memory for it now; ask for less, or again later", 5, status=503, code=NO_MEMORY)
     return Refusal(500, "something went wrong here", code="internal_error")
+
+
+def is_spent(error: BaseException) -> bool:
+    """Whether memory ran out: torch says that by a RuntimeError."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(SPENT.search(str(error))))
 
 
 def of_validation(error: RequestValidationError) -> Refusal:

@@ -20,7 +20,7 @@ from qualm.cases import Prompt, plain
 from qualm.lm.base import LM, Sampling
 from qualm.lm.batch import Batch, Delta
 from qualm.serving.admission import Gate
-from qualm.serving.errors import Busy, Refusal, refusal_of
+from qualm.serving.errors import NO_MEMORY, Busy, Refusal, refusal_of
 from qualm.serving.flights import Flight, Flights
 from qualm.serving.settings import Limits
 
@@ -235,7 +235,8 @@ class Worker:
         self._hand_over([], [(flight, error) for flight in failed])
 
     def _noted(self, error: BaseException) -> BaseException:
-        if refusal_of(error).status == 500:
+        refusal = refusal_of(error)
+        if refusal.status == 500 or refusal.code == NO_MEMORY:
             self.faults += 1
             log.error("the model failed", exc_info=error, extra={"model": self.lm.name})
         return error
