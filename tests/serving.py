@@ -27,8 +27,8 @@ class Fault(BaseException):
 class Counter(LM):
     """Says the number of each token it writes, a token a step, `pause` seconds a step, for as long as it is asked to.
 
-    A prompt that holds "join fault", "step fault", "much" or "long" makes it fail there. `steps` counts its steps, `most`
-    the most requests that ran at once, `written` the tokens of each prompt. It writes at most `room` tokens.
+    A prompt that holds "join fault", "step fault", "much" or "long" makes it fail there. `steps` counts its steps,
+    `most` the most requests that ran at once, `written` the tokens of each prompt. It writes at most `room` tokens.
     """
 
     can = frozenset({"generate", "score"})
