@@ -118,7 +118,7 @@ def read_forks(model: Decoder, batch: Sequence[Fork]) -> list[list[float]]:
     cache = None
     if batch[0].shared:
         ids, lengths = padded([fork.spans[0].ids[: fork.shared] for fork in batch], device)
-        cache = model.new_cache(len(batch), ids.shape[1])
+        cache = model.new_cache(len(batch), ids.shape[1] + max(fork.width for fork in batch))
         model.hidden(ids, cache, lengths)
         cache.keep(torch.tensor([i for i, fork in enumerate(batch) for _ in fork.spans], device=device))
     spans = [(span, fork.shared) for fork in batch for span in fork.spans]

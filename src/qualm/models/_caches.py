@@ -76,9 +76,10 @@ class KVCache(Cache):
 
     def keep(self, rows: Tensor) -> None:
         order, used = rows.tolist(), self.used
-        self._rows(len(order))
         moved = [(to, row) for to, row in enumerate(order) if to != row]
-        if moved:
+        if len(order) > self.block.shape[2]:
+            self.block = self.block.index_select(2, rows)
+        elif moved:
             to, row = torch.tensor(moved, device=self.block.device).T
             self.block[:, :, to, :, :used] = self.block[:, :, row, :, :used]
         self.lengths = self.lengths[rows]

@@ -1,40 +1,45 @@
 """A linear layer's weights laid out once for this machine, for reading only: the one place where a faster kernel goes.
 
-A row by itself is bound by how fast memory is read, and goes the plain way; several rows go through oneDNN's blocked
-layout, some dozens along a transposed copy. Both compute what `F.linear` does, but for the order of the sums.
+Weights that half precision holds exactly, as those of most published models after a change of scale, are read in half
+the bytes by FBGEMM; others go through oneDNN's blocked layout. Both sum in float32, as `F.linear` does but for the
+order of the sums, and in the same order for a row however many others stand beside it: what is made of a row does not
+hang on its batch.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-SMALLEST = 2**18  # weights of a matrix for which another layout pays
-LARGEST = 2**30  # weights of a model whose matrices are held in other layouts besides: 4 GB of each
+SMALLEST = 2**17  # weights of a matrix for which another layout pays
+LARGEST = 2**30  # weights of a model whose matrices are held in other layouts besides: 4 GB, or 2 in half precision
 ROWS = 64  # that the blocked layout is chosen for
-DOZENS = range(32, 257)  # rows for which the transposed copy is the faster one
+TOP = 15  # the power of two under which scaled weights stay: half precision ends at 65504
 
 
 class Packed:
-    """The layouts of one weight (out, in). A copy of the layer starts without them, and a changed weight drops them."""
+    """The layout of one weight (out, in), or of several side by side that are multiplied by the same.
 
-    def __init__(self, weight: Tensor):
-        self.made_of = mark(weight)
+    A copy of a layer starts without it, and a changed weight drops it.
+    """
+
+    def __init__(self, weights: Sequence[Tensor]):
+        self.made_of = [mark(weight) for weight in weights]
+        self.sizes = [len(weight) for weight in weights]
         with torch.inference_mode():
-            self.turned = weight.detach().T.contiguous()  # (in, out)
-            self.blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), ROWS)
+            whole = weights[0].detach() if len(weights) == 1 else torch.cat([weight.detach() for weight in weights])
+            self.times = in_half(whole) or in_blocks(whole)
 
-    def fits(self, weight: Tensor, x: Tensor) -> bool:
-        """Whether these are the layouts of that weight as it is, and one is to be used for `x`."""
-        several = x.numel() > x.shape[-1]
-        return several and x.dtype == torch.float32 and not torch.is_grad_enabled() and self.made_of == mark(weight)
+    def fits(self, weights: Sequence[Tensor], x: Tensor) -> bool:
+        """Whether this is the layout of those weights as they are, and is to be used for `x`."""
+        if x.dtype != torch.float32 or torch.is_grad_enabled():
+            return False
+        return all(made == mark(weight) for made, weight in zip(self.made_of, weights, strict=True))
 
-    def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """x (.., in) times the weight, plus the bias: (.., out)."""
-        if x.numel() // x.shape[-1] in DOZENS:
-            out = x.flatten(0, -2) @ self.turned
-            return (out if bias is None else out + bias).unflatten(0, x.shape[:-1])
-        return torch.ops.mkldnn._linear_pointwise(x, self.blocks, bias, "none", [], "")
+    def __call__(self, x: Tensor) -> Tensor:
+        """x (.., in) times the weights: (.., out), the outputs of one behind those of another."""
+        return self.times(x)
 
     def __deepcopy__(self, memo: Any) -> None:
         return None
@@ -43,12 +48,31 @@ class Packed:
         return type(None), ()
 
 
+def in_half(weight: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """x -> x @ weight.T, the weight times a power of two in half precision; None if it would lose a bit of one."""
+    largest = weight.abs().max()
+    scale = 2.0 ** (TOP - int(torch.frexp(largest).exponent))
+    scaled = weight * scale
+    exact = bool(largest.isfinite()) and torch.equal(scaled.half().float(), scaled)
+    if not exact or not hasattr(torch.ops.quantized, "linear_prepack_fp16"):
+        return None
+    packed = torch.ops.quantized.linear_prepack_fp16(scaled.contiguous(), None)
+    return lambda x: torch.ops.quantized.linear_dynamic_fp16(x, packed).mul_(1 / scale)
+
+
+def in_blocks(weight: Tensor) -> Callable[[Tensor], Tensor]:
+    """x -> x @ weight.T, of blocks that lie as they are read."""
+    blocks = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, blocks, None, "none", [], "")
+
+
 def mark(weight: Tensor) -> tuple[int, int]:
     """What tells a weight that was changed, or replaced."""
     return weight.data_ptr(), weight._version
 
 
-def can_pack(weight: Tensor) -> bool:
-    """Whether other layouts are to be had here for a weight, and pay."""
-    plain = weight.device.type == "cpu" and weight.dtype == torch.float32 and not weight.is_inference()
-    return plain and weight.dim() == 2 and weight.numel() >= SMALLEST and torch.backends.mkldnn.is_available()
+def can_pack(weights: Sequence[Tensor]) -> bool:
+    """Whether another layout is to be had here for weights side by side, and pays."""
+    plain = all(w.device.type == "cpu" and w.dtype == torch.float32 and not w.is_inference() for w in weights)
+    large = sum(weight.numel() for weight in weights) >= SMALLEST
+    return plain and large and weights[0].dim() == 2 and torch.backends.mkldnn.is_available()

@@ -16,7 +16,7 @@ from qualm.models._bert_config import BertConfig
 from qualm.models._bert_names import ours, theirs
 from qualm.models._dropout import dropout
 from qualm.models.base import Encoder
-from qualm.models.layers import Embedding, Linear, attend_all, counted
+from qualm.models.layers import Embedding, Linear, attend_all, counted, together
 
 __all__ = ["Bert", "BertConfig"]
 
@@ -53,6 +53,8 @@ class Embeddings(nn.Module):
 
 
 class SelfAttention(nn.Module):
+    beside = ("query", "key", "value")
+
     def __init__(self, config: BertConfig):
         super().__init__()
         width, self.heads = config.hidden_size, config.num_attention_heads
@@ -60,7 +62,8 @@ class SelfAttention(nn.Module):
         self.query, self.key, self.value = Linear(width, width), Linear(width, width), Linear(width, width)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        made = together(x, self.query, self.key, self.value)
+        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in made)
         return attend_all(q, k, v, mask, dropout=self.dropout if self.training else 0.0)  # (B, T, D)
 
 

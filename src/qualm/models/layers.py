@@ -1,6 +1,6 @@
 """What the models share: attention, norms, int8 linears."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,15 +14,27 @@ from qualm.models._packed import LARGEST, Packed, can_pack, mark
 class Linear(nn.Linear):
     """nn.Linear that leaves filling its weights to the model."""
 
-    packed: Packed | None = None
+    packed: Packed | None = None  # of the weight, or of those of all that stand beside it
 
     def reset_parameters(self) -> None: ...
 
     def forward(self, input: Tensor) -> Tensor:
         packed = self.packed
-        if packed is None or not packed.fits(self.weight, input):
+        if packed is None or len(packed.sizes) > 1 or not packed.fits([self.weight], input):
             return F.linear(input, self.weight, self.bias)
-        return packed(input, self.bias)
+        out = packed(input)
+        return out if self.bias is None else out + self.bias
+
+
+def together(x: Tensor, *layers: nn.Module) -> Sequence[Tensor]:
+    """What each of several layers makes of the same x: of one product, where their weights lie side by side."""
+    packed = getattr(layers[0], "packed", None)
+    plain = [layer for layer in layers if isinstance(layer, Linear)]
+    weights = [layer.weight for layer in plain]
+    if packed is None or not len(packed.sizes) == len(weights) == len(layers) or not packed.fits(weights, x):
+        return [layer(x) for layer in layers]
+    parts = packed(x).split(packed.sizes, -1)
+    return [y if layer.bias is None else y + layer.bias for y, layer in zip(parts, plain, strict=True)]
 
 
 class Embedding(nn.Embedding):
@@ -174,8 +186,8 @@ class Conv1D(nn.Module):
     packed: Packed | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.packed is not None and self.packed.fits(self.weight, x):
-            return self.packed(x, self.bias)
+        if self.packed is not None and self.packed.fits([self.weight], x):
+            return self.packed(x) + self.bias
         return torch.addmm(self.bias, x.flatten(0, -2), self.weight).unflatten(0, x.shape[:-1])
 
 
@@ -227,15 +239,23 @@ def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 def pack(model: nn.Module) -> None:
     """Lay out the weights of linear layers for fast reading, beside what they are: for use, not for training.
 
-    It takes twice as much memory again, and is left undone for models of more than LARGEST weights.
+    What a module names `beside` lies side by side, for `together`. It takes as much memory again, half as much where
+    half precision will do, and is left undone for models of more than LARGEST weights.
     """
-    layers = [m for m in model.modules() if isinstance(m, Linear | Conv1D) and can_pack(m.weight)]
-    if sum(layer.weight.numel() for layer in layers) > LARGEST:
+    groups: list[Sequence[Linear | Conv1D]] = []
+    for module in model.modules():
+        group = [layer for name in getattr(module, "beside", ()) if type(layer := getattr(module, name)) is Linear]
+        groups += [group] if group and len(group) == len(module.beside) else []
+    placed = {layer for group in groups for layer in group}
+    groups += [[m] for m in model.modules() if isinstance(m, Linear | Conv1D) and m not in placed]
+    groups = [group for group in groups if can_pack([layer.weight for layer in group])]
+    if sum(layer.weight.numel() for group in groups for layer in group) > LARGEST:
         return
-    for layer in layers:
-        if layer.packed is None or layer.packed.made_of != mark(layer.weight):
-            layer.packed = Packed(layer.weight.T if isinstance(layer, Conv1D) else layer.weight)
-            layer.packed.made_of = mark(layer.weight)
+    for group in groups:
+        made_of = [mark(layer.weight) for layer in group]
+        if group[0].packed is None or group[0].packed.made_of != made_of:
+            turned = isinstance(group[0], Conv1D)
+            group[0].packed = Packed([layer.weight.T if turned else layer.weight for layer in group])
 
 
 FLOAT_TABLES = (nn.Linear, nn.Embedding, Conv1D)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from qualm.models._caches import Cache
 from qualm.models._rope import Rotary, read_rope, rotate
 from qualm.models.base import LARGEST, Config, Decoder
-from qualm.models.layers import Embedding, Linear, Reading, RMSNorm, attend
+from qualm.models.layers import Embedding, Linear, Reading, RMSNorm, attend, together
 
 WINDOWED = frozenset({"sliding_window", "use_sliding_window", "max_window_layers", "layer_types"})
 
@@ -253,6 +253,8 @@ class LlamaConfig(Config):
 
 
 class Attention(nn.Module):
+    beside = ("q_proj", "k_proj", "v_proj")
+
     def __init__(self, config: LlamaConfig, layer: int):
         super().__init__()
         width, dim, bias = config.hidden_size, config.head_dim, config.attention_bias
@@ -268,9 +270,8 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(shared if self.whole else dim, config.rms_norm_eps) if normed else nn.Identity()
 
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], reading: Reading) -> Tensor:
-        q = self._heads(self.q_proj(x), self.q_norm)  # (B, H, T, Dh)
-        k = self._heads(self.k_proj(x), self.k_norm)  # (B, Hkv, T, Dh)
-        v = self._heads(self.v_proj(x))
+        q, k, v = together(x, self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = self._heads(q, self.q_norm), self._heads(k, self.k_norm), self._heads(v)  # (B, H or Hkv, T, Dh)
         if self.turns:
             q, k = rotate(q, *turn), rotate(k, *turn)
         return self.o_proj(attend(q, k, v, reading, self.layer, self.window))
@@ -285,6 +286,8 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """SwiGLU (Shazeer 2020, arXiv 2002.05202)."""
 
+    beside = ("gate_proj", "up_proj")
+
     def __init__(self, config: LlamaConfig):
         super().__init__()
         width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
@@ -293,7 +296,8 @@ class MLP(nn.Module):
         self.down_proj = Linear(inner, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = together(x, self.gate_proj, self.up_proj)
+        return self.down_proj(F.silu(gate) * up)
 
 
 class Layer(nn.Module):
