@@ -64,7 +64,8 @@ def test_layers_beside_one_another_are_one_product(monkeypatch):
     x = torch.randn(5, 200)
     apart = [F.linear(x, pair.left.weight, pair.left.bias), F.linear(x, pair.right.weight)]
     pack(pair)
-    assert pair.left.packed is not None and pair.right.packed is None
+    assert pair.left.packed is not None
+    assert pair.right.packed is None
     for got in (together(x, pair.left, pair.right), (pair.left(x), pair.right(x))):
         torch.testing.assert_close(list(got), apart, atol=1e-5, rtol=0)
     assert copy.deepcopy(pair).left.packed is None
