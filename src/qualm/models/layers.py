@@ -244,8 +244,9 @@ def pack(model: nn.Module) -> None:
     """
     groups: list[Sequence[Linear | Conv1D]] = []
     for module in model.modules():
-        group = [layer for name in getattr(module, "beside", ()) if type(layer := getattr(module, name)) is Linear]
-        groups += [group] if group and len(group) == len(module.beside) else []
+        names: Sequence[str] = getattr(module, "beside", ())
+        group = [layer for name in names if type(layer := getattr(module, name)) is Linear]
+        groups += [group] if group and len(group) == len(names) else []
     placed = {layer for group in groups for layer in group}
     groups += [[m] for m in model.modules() if isinstance(m, Linear | Conv1D) and m not in placed]
     groups = [group for group in groups if can_pack([layer.weight for layer in group])]
