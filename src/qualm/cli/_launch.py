@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from qualm.cli.processes import Processes
-from qualm.cli.stop import SIGNALS, TERMINATED, Terminated
+from qualm.cli.stop import SIGNALS, TERMINATED, Terminated, hear
 from qualm.errors import MissingExtra, QualmError, UsageError
 from qualm.training.parallel import LostRank
 
@@ -87,6 +87,7 @@ def _passed_on(workers: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
     """Ctrl-C and SIGTERM go to all processes, which save and stop; here nothing ends before they have."""
 
     def pass_on(number: int, frame: FrameType | None) -> None:
+        hear()
         for worker in workers:
             worker.send_signal(number)
 

@@ -27,8 +27,13 @@ class Terminated(BaseException):
     """SIGTERM: leave now, cleaning up on the way."""
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
+def hear() -> None:
+    """Note that somebody looks after SIGTERM, so that it is not sent again."""
     _heard.set()
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    hear()
     raise Terminated
 
 
@@ -83,7 +88,7 @@ class Stop:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = number
-        _heard.set()
+        hear()
         self._restore()
         if not self.quiet:
             print("\nqualm: saving, then stopping (once more to stop now)", file=sys.stderr, flush=True)
