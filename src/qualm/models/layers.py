@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from qualm.models._caches import Cache, KVCache
 from qualm.models._dropout import attention
 from qualm.models._packed import LARGEST, Packed, can_pack, mark
+from qualm.models._product import product
 
 
 class Linear(nn.Linear):
@@ -21,7 +22,7 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         packed = self.packed
         if packed is None or len(packed.sizes) > 1 or not packed.fits([self.weight], input):
-            return F.linear(input, self.weight, self.bias)
+            return product(input, self.weight, self.bias)
         out = packed(input)
         return out if self.bias is None else out + self.bias
 
@@ -188,7 +189,7 @@ class Conv1D(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.packed is not None and self.packed.fits([self.weight], x):
             return self.packed(x) + self.bias
-        return torch.addmm(self.bias, x.flatten(0, -2), self.weight).unflatten(0, x.shape[:-1])
+        return product(x, self.weight.T, self.bias)
 
 
 BLOCK = 2**20  # weights of an int8 matrix made float at a time: 4 MB, which a cache holds

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qualm.models._product import added, product
 from qualm.models.base import Causal
 from qualm.models.layers import Linear
 from qualm.training.data import IGNORE
@@ -114,10 +115,8 @@ class _Linear(torch.autograd.Function):
         wide = x.new_empty(min(CHUNK, len(x)), len(table), dtype=torch.promote_types(dtype, torch.float32))
         half, total = wide.dtype != dtype, wide.new_zeros(())
         at_once = CHUNKS * CHUNK if half else CHUNK
-        held = x.new_empty(min(at_once, len(x)), len(table)) if half else wide
         for part, at_part, aims in _chunks(at_once, x, at, labels):
-            logits = held[: len(part)]
-            torch.mm(part, table.T, out=logits) if shift is None else torch.addmm(shift, part, table.T, out=logits)
+            logits = product(part, table, shift)
             for some, z, aim in _chunks(CHUNK, part, logits, aims):
                 p = wide[: len(z)].copy_(z) if half else z
                 torch.softmax(p, -1, out=p)
@@ -126,9 +125,9 @@ class _Linear(torch.autograd.Function):
                     at_bias += p.sum(0)
                 if half:
                     z.copy_(p)
-            torch.mm(logits, table, out=at_part)
+            at_part.copy_(product(logits, table.T))
             if ctx.needs_input_grad[1]:
-                at_weight = at_weight.add_(logits.T @ part) if half else at_weight.addmm_(logits.T, part)
+                at_weight = added(at_weight, logits, part)
         ctx.save_for_backward(at.to(rows.dtype), at_weight, at_bias)
         return total
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qualm.models._product import product
 from qualm.models.base import Model
 from qualm.training.settings import TrainSettings, rate_for
 
@@ -48,8 +49,8 @@ def orthogonal(matrix: Tensor) -> Tensor:
     x = x if wide else x.T
     x = x / (x.norm() + 1e-7)
     for _ in range(ROUNDS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        gram = product(x, x)
+        x = product(torch.add(b * gram, product(gram, gram), alpha=c), x.T).add_(x, alpha=a)
     return (x if wide else x.T).to(matrix.dtype)
 
 

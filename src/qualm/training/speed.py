@@ -4,6 +4,8 @@ import time
 
 import torch
 
+from qualm.models._product import product
+
 TRAINING = 3  # times the work of a forward pass that a training step takes: the backward pass is two more
 SIZE, LEAST, MOST = 1024, 3, 0.15  # rows of the matrices, products at least, and seconds at most
 
@@ -15,6 +17,6 @@ def peak(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32)
     best, began, done = float("inf"), time.perf_counter(), 0
     while done < LEAST or time.perf_counter() - began < MOST:
         at = time.perf_counter()
-        float((a @ a)[0, 0])  # waits until it is there
+        float(product(a, a)[0, 0])  # waits until it is there
         best, done = min(best, time.perf_counter() - at), done + 1
     return 2 * size**3 / best
