@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -34,15 +35,17 @@ SIZES = {"lstm": (32, 128), "dropout": (8, 256), "plain": (8, 256)}  # rows, tok
 CASES = {
     "lstm": ("torch", "keras"),
     "dropout": ("trainer",),
-    "plain": ("llama",),
+    "plain": ("compiling", "llama", "compiled"),
 }
 FORMATS = ("fp32", "bf16")
 WHAT = {
     "lstm": "LSTM, 2 layers of 256; torch: nn.LSTM in a plain loop; keras: Keras on TensorFlow, model.fit",
     "dropout": "GPT-2, 6 layers of 384, dropout 0.1; trainer: transformers' GPT-2 and Trainer",
-    "plain": "Llama, 6 layers of 384, no dropout; llama: transformers' Llama in a plain loop",
+    "plain": "Llama, 6 layers of 384, no dropout; llama: transformers' Llama in a plain loop; compiled: that by "
+    "torch.compile; compiling: ours with --compile",
 }
 NEEDS = {"keras": ("keras", "tensorflow"), "trainer": ("transformers", "accelerate"), "llama": ("transformers",)}
+COMPILED = {"compiling": "ours", "compiled": "llama"}
 GPT = {"vocab_size": VOCAB, "n_embd": 384, "n_layer": 6, "n_head": 6, "n_positions": 256}
 LLAMA = {"vocab_size": VOCAB, "hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6}
 LLAMA |= {"num_attention_heads": 6, "max_position_embeddings": 256}
@@ -61,7 +64,7 @@ def our_config(case: str):
     return GptConfig(**GPT, **dropout) if case == "dropout" else LlamaConfig(**LLAMA)
 
 
-def ours(case: str, precision: str) -> Act:
+def ours(case: str, precision: str, compiled: bool = False) -> Act:
     """Our loop as `qualm train` has it: gradient norm, clipping, spikes, metrics and the allocator's settings."""
     from qualm import registry
     from qualm.cli.memory import keep_memory
@@ -72,7 +75,10 @@ def ours(case: str, precision: str) -> Act:
 
     keep_memory()
     model = registry.find("models", {"lstm": "rnn", "dropout": "gpt", "plain": "llama"}[case])(our_config(case))
-    rows, settings = TensorRows(ids(case, 1)), TrainSettings(batch=SIZES[case][0], lr=RATE, precision=precision)
+    rows, settings = (
+        TensorRows(ids(case, 1)),
+        TrainSettings(batch=SIZES[case][0], lr=RATE, precision=precision, compile=compiled),
+    )
 
     def act(steps: int) -> list[float]:
         after: list[float] = []
@@ -129,11 +135,17 @@ def torchs(case: str, precision: str) -> Act:
     return plain_loop(Theirs(), precision, lambda m: F.cross_entropy(m(rows[:, :-1]).flatten(0, 1).float(), aim))
 
 
-def llama(case: str, precision: str) -> Act:
+def llama(case: str, precision: str, compiled: bool = False) -> Act:
     import transformers
+
+    from qualm.cli.memory import keep_memory
+
+    keep_memory()  # as good a loop as can be had
 
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA, tie_word_embeddings=False))
     rows = ids(case)
+    if compiled:
+        model.compile()
     return plain_loop(model, precision, lambda m: m(input_ids=rows, labels=rows, use_cache=False).loss)
 
 
@@ -195,6 +207,7 @@ def serve(case: str, peer: str, precision: str, steps: int) -> None:
     import torch
 
     made = {"ours": ours, "torch": torchs, "keras": kerass, "trainer": trainer, "llama": llama}
+    made |= {name: partial(made[own], compiled=True) for name, own in COMPILED.items()}
     act = made[peer](case, precision)
     square = torch.randn(1024, 1024)
 
@@ -215,7 +228,7 @@ def serve(case: str, peer: str, precision: str, steps: int) -> None:
 def peers_of(case: str, python: str) -> Iterator[tuple[str, str]]:
     """(name, the Python that runs it) of those that are there."""
     for name in ("ours", *CASES[case]):
-        wanted = NEEDS.get(name, ())
+        wanted = NEEDS.get(COMPILED.get(name, name), ())
         if all(importlib.util.find_spec(package) for package in wanted):
             yield name, sys.executable
             continue
@@ -283,12 +296,12 @@ def measure(case: str, given: argparse.Namespace) -> None:
     own = chosen()
     for (name, precision), found in taken.items():
         if not found:
-            print(f"  {name:8} {precision}  failed (--errors shows why)")
+            print(f"  {name:9} {precision}  failed (--errors shows why)")
             continue
         step = statistics.median(r["step"] for r in found)
         share = statistics.median(work / r["step"] / (2 * 1024**3 / r["probe"]) for r in found)
         probe = statistics.median(2 * 1024**3 / r["probe"] / 1e9 for r in found)
-        told = f"  {name:8} {precision} {rows * length / step:8,.0f} tokens/s  {share:.2f} of {probe:.0f} GFLOP/s"
+        told = f"  {name:9} {precision} {rows * length / step:8,.0f} tokens/s  {share:.2f} of {probe:.0f} GFLOP/s"
         if name != "ours":
             told += f"  ours / it {told_ratio(taken['ours', precision], found)}"
         if name != "ours" and precision == "fp32":

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from qualm.models import _dropout
 from qualm.models._dropout import BLOCK, Dropout, attention, dropout, kept
 from qualm.models.gpt import Gpt, GptConfig
 
@@ -50,17 +51,18 @@ def test_nothing_is_dropped_in_evaluation():
 
 @pytest.mark.parametrize("kind", ["none", "padding", "bias"])
 @pytest.mark.parametrize("heads", [H, 2])
-def test_attention_is_torchs_with_the_same_draws(kind, heads):
+@pytest.mark.parametrize("share", [0.25, 0.0])
+def test_attention_is_torchs_with_the_same_draws(kind, heads, share):
     q, k, v = tensors(heads)
     bias = torch.randn(1, H, T, T, requires_grad=True)
     lengths = torch.tensor([T, T - 9])
     seen = (torch.arange(T) < lengths[:, None])[:, None, None]
     mask = {"none": False, "padding": seen, "bias": bias}[kind]
     leaves = [q, k, v, *([bias] if kind == "bias" else [])]
-    share, up = 0.25, torch.randn(B, H, T, D)
-    keep = drawn(share)
+    up, keep = torch.randn(B, H, T, D), drawn(share) if share else 1.0
     torch.manual_seed(7)
     got = attention(q, k, v, mask, None, share)
+    assert "Dropping" in got.grad_fn.name()
     added = 0.0 if mask is False else mask if kind == "bias" else torch.where(mask, 0.0, -torch.inf)
     wide = [part.repeat_interleave(H // heads, 1) for part in (k, v)]
     p = (q @ wide[0].mT * D**-0.5 + added).softmax(-1)
@@ -68,6 +70,18 @@ def test_attention_is_torchs_with_the_same_draws(kind, heads):
     torch.testing.assert_close(got, wanted)
     for a, b in zip(torch.autograd.grad(got, leaves, up), torch.autograd.grad(wanted, leaves, up), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_without_dropout_blocks_are_for_training_what_fits(monkeypatch):
+    q, k, v = tensors()
+    with torch.no_grad():
+        wanted = attention(q, k, v, True, None, 0.0)
+    for learnt in (False, True):
+        monkeypatch.setattr(_dropout, "HELD", B * H * T * T - (not learnt))
+        got = attention(q, k, v, True, None, 0.0)
+        assert ("Dropping" in got.grad_fn.name()) == learnt
+        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
+    assert "Dropping" not in attention(q.double(), k.double(), v.double(), True, None, 0.0).grad_fn.name()
 
 
 def test_under_autocast_products_are_in_bf16_and_gradients_are_near():

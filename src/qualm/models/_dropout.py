@@ -1,7 +1,8 @@
 """Dropout that costs little on a CPU (Srivastava et al. 2014, JMLR 15).
 
-torch draws one float an element, in one thread, and with dropout its attention leaves the fused kernel. Here 16 random
-bits decide an element, so a share is met to 1/65536, and attention goes a block of queries at a time.
+torch draws one float an element, in one thread, and with dropout its attention leaves the fused kernel, whose gradients
+are slow besides. Here 16 random bits decide an element, so a share is met to 1/65536, and attention goes a block of
+queries at a time.
 """
 
 from typing import Any
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BLOCK = 64  # queries whose scores are worked out together
+HELD = 2**24  # probabilities that are kept for the gradients of one attention: 64 MB
 STEPS = 2**16  # of the share
 
 
@@ -44,7 +46,7 @@ class Dropout(nn.Module):
 
 
 class Dropping(torch.autograd.Function):
-    """Attention some of whose probabilities are dropped: what torch's scaled_dot_product_attention computes.
+    """Attention some of whose probabilities are dropped, or none: what torch's scaled_dot_product_attention computes.
 
     q (B, H, T, Dh), scaled already, over k and v (B, H, S, Dh), on the CPU. `mask` is as in `attention`, (.., T, S).
     Probabilities and sums are float32, products are taken in the dtype of q, k and v.
@@ -60,9 +62,8 @@ class Dropping(torch.autograd.Function):
             scores = (q[:, :, first:last] @ k[:, :, :stop].mT).float()
             _hide(scores, mask[..., first:last, :] if isinstance(mask, Tensor) else mask)
             p = scores.softmax(-1)
-            keep, up = kept(p.shape, share)
-            dropped = p * keep.to(p.dtype)  # a product of float and bool is slow
-            out[:, :, first:last] = dropped.to(v.dtype) @ v[:, :, :stop]
+            keep, up = kept(p.shape, share) if share else (None, 1.0)
+            out[:, :, first:last] = _dropped(p, keep).to(v.dtype) @ v[:, :, :stop]
             saved += [p, keep]
         ctx.save_for_backward(q, k, v, *saved)
         ctx.up, ctx.causal = up, mask is True
@@ -77,9 +78,8 @@ class Dropping(torch.autograd.Function):
         at_mask = None if ctx.mask is None else grad.new_empty(ctx.mask, dtype=torch.float32)
         for i, (first, last, stop) in enumerate(_blocks(q, k, ctx.causal)):
             (p, keep), g = saved[2 * i : 2 * i + 2], grad[:, :, first:last]
-            keep = keep.to(p.dtype)
-            at_v[:, :, :stop] += (p * keep).to(g.dtype).mT @ g
-            at_p = (g @ v[:, :, :stop].mT).float().mul_(keep)
+            at_v[:, :, :stop] += _dropped(p, keep).to(g.dtype).mT @ g
+            at_p = _dropped((g @ v[:, :, :stop].mT).float(), keep)
             at_scores = torch._softmax_backward_data(at_p, p, -1, p.dtype)
             if at_mask is not None:
                 part = at_mask[..., first:last, :]
@@ -88,6 +88,11 @@ class Dropping(torch.autograd.Function):
             at_q[:, :, first:last] = at_scores @ k[:, :, :stop]
             at_k[:, :, :stop] += at_scores.mT @ q[:, :, first:last]
         return at_q, at_k.to(k.dtype), at_v.to(v.dtype), at_mask, None
+
+
+def _dropped(p: Tensor, keep: Tensor | None) -> Tensor:
+    """What is kept of p, all if `keep` is None: a product of float and bool is slow."""
+    return p if keep is None else p * keep.to(p.dtype)
 
 
 def _blocks(q: Tensor, k: Tensor, causal: bool) -> list[tuple[int, int, int]]:
@@ -109,13 +114,21 @@ def _hide(scores: Tensor, mask: Tensor | bool) -> None:
         scores += mask
 
 
+def _learns(q: Tensor, k: Tensor) -> bool:
+    """Whether blocks pay though nothing is dropped: gradients are wanted, and the probabilities take little room."""
+    plain = torch.is_grad_enabled() and q.requires_grad and q.dtype != torch.float64
+    if not plain or q.shape[:-1].numel() * k.shape[2] > HELD:
+        return False
+    return not torch._C._are_functorch_transforms_active()
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | bool, scale: float | None, share: float) -> Tensor:
     """torch's scaled_dot_product_attention, q (B, H, T, Dh) over k and v (B, Hkv, S, Dh), with a share dropped.
 
     `mask` is as there, or True for what stands before, False for all.
     """
     grouped = q.shape[1] // k.shape[1]
-    if q.device.type != "cpu" or not 0 < share < 1:
+    if q.device.type != "cpu" or share == 1 or not (share or _learns(q, k)):
         return F.scaled_dot_product_attention(
             q,
             k,
