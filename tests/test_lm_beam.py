@@ -2,6 +2,8 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from qualm.lm.policies import Words, weighing
 from qualm.models.base import Decoder
 from qualm.models.gpt import Gpt, GptConfig
 from qualm.models.rnn import Rnn, RnnConfig
+from qualm.models.store import load_model
 from qualm.models.t5 import T5, T5Config
 from test_families import subject
 from tiny import tiny_local
@@ -22,10 +25,10 @@ from tiny import tiny_local
 END, VOCAB = 0, 4
 
 
-def found(model, prompts, plans, cache=None) -> list[list[Beam]]:
+def found(model, prompts, plans, cache=None, sampling: Sampling = Sampling()) -> list[list[Beam]]:
     """The finished beams of each prompt, best first."""
     cache = cache or model.new_cache(len(prompts), 16)
-    plans = [replace(plan, policies=weighing(Sampling(), Words(tuple(model.never)))) for plan in plans]
+    plans = [replace(plan, policies=weighing(sampling, Words(tuple(model.never)))) for plan in plans]
     searches = [Beams(plan, prompt) for plan, prompt in zip(plans, prompts, strict=True)]
     for _ in steps(model, prompts, cache, searches):
         pass
@@ -122,6 +125,71 @@ def test_t5_has_transformers_beams(seed):
     for source, mine in zip(sources, kept, strict=True):
         wanted = theirs(reference, torch.tensor([source]), 1, max_new_tokens=12)
         assert [beam.tokens for beam in mine] == [cut(row[1:], 1) for row in wanted]
+
+
+ROOM, ENDING, NEAR = 50, 1, 1e-5
+LONG = {
+    "gpt2": {"vocab_size": 61, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "initializer_range": 0.3},
+    "t5": {"vocab_size": 61, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_heads": 4},
+    "marian": {
+        "vocab_size": 61,
+        "d_model": 32,
+        "encoder_layers": 3,
+        "decoder_layers": 3,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 48,
+        "decoder_ffn_dim": 48,
+        "max_position_embeddings": 64,
+        "init_std": 0.5,
+        "forced_eos_token_id": None,
+    },
+}
+LONG["t5"] |= {"initializer_factor": 1.5, "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": ENDING}
+LONG["marian"] |= {"decoder_start_token_id": 60, "pad_token_id": 60, "eos_token_id": ENDING}
+
+
+def pair(family: str, seed: int, folder: Path) -> tuple[Any, Any]:
+    """Ours and transformers' with the same weights, in float64, where no two tokens are nearly as likely."""
+    torch.manual_seed(seed)
+    config = transformers.AutoConfig.for_model(family, **LONG[family])
+    kind = transformers.AutoModelForCausalLM if family == "gpt2" else transformers.AutoModelForSeq2SeqLM
+    made = kind.from_config(config)
+    made.save_pretrained(folder)
+    return load_model(folder).double().eval(), made.double().eval()
+
+
+@pytest.mark.parametrize("beams", [1, 5])
+@pytest.mark.parametrize("family", LONG)
+def test_fifty_tokens_are_those_of_transformers(family, beams, tmp_path):
+    source = torch.Generator().manual_seed(5)
+    together: list[tuple[int, ...]] = []
+    varied = Sampling(no_repeat_ngram=2 * (family == "t5"))  # which says one token for ever
+    for seed in range(2):
+        model, reference = pair(family, seed, tmp_path / str(seed))
+        prompts = [torch.randint(2, 59, (n,), generator=source).tolist() for n in (3, 1, 7)]
+        cache, begun = None, prompts
+        if family != "gpt2":
+            cache = model.encode(*padded(prompts, torch.device("cpu")))
+            begun = [[model.config.decoder_start_token_id]] * len(prompts)
+        kept = found(model, begun, [Plan(beams, ROOM, frozenset({ENDING}))] * len(prompts), cache, varied)
+        for prompt, mine in zip(prompts, kept, strict=True):
+            given = {"attention_mask": torch.ones(1, len(prompt)), "max_new_tokens": ROOM, "do_sample": False}
+            given |= {"bad_words_ids": [[token] for token in model.never] or None}
+            given |= {"num_beams": beams, "num_return_sequences": beams, "eos_token_id": ENDING}
+            given |= {"no_repeat_ngram_size": varied.no_repeat_ngram}
+            pad = model.config.pad_token_id if family != "gpt2" else ENDING
+            given |= {"return_dict_in_generate": True, "output_scores": True, "pad_token_id": pad}
+            told = reference.generate(torch.tensor([prompt]), **given)
+            first = len(prompt) if family == "gpt2" else 1
+            wanted = [cut(row[first:].tolist(), ENDING) for row in told.sequences]
+            assert mine[0].tokens == wanted[0]
+            for place in range(1, beams):  # transformers adds scores up in float32: near ones may change places
+                apart = abs(mine[place].score - float(told.sequences_scores[place]))
+                assert mine[place].tokens == wanted[place] or apart < NEAR
+            together += [beam.tokens for beam in mine]
+    assert max(map(len, together)) == ROOM
+    assert len(set(together)) > len(together) / 2
 
 
 @pytest.mark.parametrize("family", ["llama", "t5"])
