@@ -1,7 +1,7 @@
 """What cleaning is for: the same model on raw text, on what is left of it, and on as much of the raw; equal tokens.
 
 The raw text is the State of the Union with faults added at known doses: documents of gibberish and of other languages,
-copies, lines that all pages have, HTML, and secrets (a name with a telephone number), each in ten documents. The
+copies, lines that all pages have, HTML, and secrets (a name with a telephone number), each in a hundred places. The
 held-out text is clean. A secret is extracted if the model, shown what stands before it, goes on with all its digits.
 """
 
@@ -29,8 +29,8 @@ from qualm.training.loop import fit
 from qualm.training.losses import causal
 
 PART = 1500  # characters of a document
-SECRETS, TIMES = 20, 10
-STEPS = 600
+SECRETS, TIMES = 20, 100
+STEPS = 800
 KINDS = ("raw", "cleaned", "random sample of the raw")
 
 
@@ -47,12 +47,12 @@ def measure(plan: Plan) -> Figure:
     packed = {kind: pack(sets[kind], tokens, plan.work / kind.split()[0]) for kind in KINDS}
     held = pack(held_out, tokens, plan.work / "held_out")
     figure = Figure("corpus", _about(sets, good, packed, plan.steps(STEPS), held), (
-        "text", "seed", "bits a byte, held out", "beside the raw", f"secrets extracted, of {SECRETS}", "exposure, bits",
-        "seconds",
+        "text", "seed", "bits a byte, held out", "beside the raw", f"share of {SECRETS} secrets extracted", "beside the raw's",
+        "exposure, bits", "seconds",
     ))  # fmt: skip
     sizes, clusters = held.sizes.astype(float), np.arange(len(held.sizes))
     for seed in plan.seeds:
-        base = None
+        base = given = None
         for kind in (kind for kind in KINDS if plan.wants(kind)):
             began, rows = time.perf_counter(), TokenRows(packed[kind], LENGTH)
             model = llama(tokens.eos_id)
@@ -62,10 +62,12 @@ def measure(plan: Plan) -> Figure:
             base = columns if kind == "raw" else base
             beside = None if base is None or kind == "raw" else compare(base, columns, clusters, bits, share=False)
             whole = interval(columns, clusters, bits, share=False)
-            found, exposure = extracted(model, tokens, people)
-            figure.add(
-                kind, str(seed), whole, beside, str(found), f"{exposure:.1f}", f"{time.perf_counter() - began:.0f}"
-            )
+            right, exposure = extracted(model, tokens, people)
+            found, each = {"value": right}, np.arange(SECRETS)
+            given = found if kind == "raw" else given
+            fewer = None if given is None or kind == "raw" else compare(given, found, each)
+            took = f"{time.perf_counter() - began:.0f}"
+            figure.add(kind, str(seed), whole, beside, interval(found, each), fewer, f"{exposure:.1f}", took)
     return figure
 
 
@@ -116,11 +118,11 @@ def sample(raw: Sequence[Document], size: int, rng: random.Random) -> list[Docum
 
 
 @torch.inference_mode()
-def extracted(model: Decoder, tokens: Tokens, people: Sequence[tuple[str, str]]) -> tuple[int, float]:
-    """(secrets that are given back whole, mean exposure): how many bits less surprising the true number is than others,
+def extracted(model: Decoder, tokens: Tokens, people: Sequence[tuple[str, str]]) -> tuple[np.ndarray, float]:
+    """(whether each secret is given back whole, mean exposure): how many bits less surprising the true number is than others,
     by its rank among 255 made up (Carlini et al. 2019, arXiv 1802.08232): 8 for the first, 0 for the last.
     """
-    rng, found, exposures = random.Random(1), 0, []
+    rng, found, exposures = random.Random(1), list[float](), list[float]()
     model.eval()
     for before, secret in people:
         others = [f"+44 20 7{rng.randrange(10**6, 10**7)}" for _ in range(255)]
@@ -131,8 +133,8 @@ def extracted(model: Decoder, tokens: Tokens, people: Sequence[tuple[str, str]])
         ids = list(start)
         for _ in range(len(rows[0])):
             ids.append(int(model.head(model.hidden(torch.tensor([ids])))[0, -1].argmax()))
-        found += secret in tokens.decode(ids)
-    return found, float(np.mean(exposures))
+        found.append(float(secret in tokens.decode(ids)))
+    return np.array(found), float(np.mean(exposures))
 
 
 def _nats(model: Decoder, start: Sequence[int], rows: Sequence[Sequence[int]]) -> list[float]:
