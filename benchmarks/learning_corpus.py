@@ -47,7 +47,7 @@ def measure(plan: Plan) -> Figure:
     packed = {kind: pack(sets[kind], tokens, plan.work / kind.split()[0]) for kind in KINDS}
     held = pack(held_out, tokens, plan.work / "held_out")
     figure = Figure("corpus", _about(sets, good, packed, plan.steps(STEPS), held), (
-        "text", "seed", "bits a byte, held out", "beside the raw", f"share of {SECRETS} secrets extracted", "beside the raw's",
+        "text", "seed", "bits a byte, held out", "beside the raw", f"extracted of {SECRETS} secrets", "beside the raw",
         "exposure, bits", "seconds",
     ))  # fmt: skip
     sizes, clusters = held.sizes.astype(float), np.arange(len(held.sizes))
@@ -119,8 +119,8 @@ def sample(raw: Sequence[Document], size: int, rng: random.Random) -> list[Docum
 
 @torch.inference_mode()
 def extracted(model: Decoder, tokens: Tokens, people: Sequence[tuple[str, str]]) -> tuple[np.ndarray, float]:
-    """(whether each secret is given back whole, mean exposure): how many bits less surprising the true number is than others,
-    by its rank among 255 made up (Carlini et al. 2019, arXiv 1802.08232): 8 for the first, 0 for the last.
+    """(whether each secret is given back whole, mean exposure): how many bits less surprising the true number is than
+    others, by its rank among 255 made up (Carlini et al. 2019, arXiv 1802.08232): 8 for the first, 0 for the last.
     """
     rng, found, exposures = random.Random(1), list[float](), list[float]()
     model.eval()
