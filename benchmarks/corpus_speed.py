@@ -120,7 +120,7 @@ def code(size: int) -> list[str]:
 
 
 def ids(rounds: int) -> None:
-    texts = code(6_000_000)
+    texts = code(20_000_000)
     tokens = train_bpe(texts[::5], 8192)
     peers = {
         "ours, encoder made anew": lambda: [ids.astype(np.uint16) for ids in encoder(tokens)(texts)],
