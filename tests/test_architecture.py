@@ -38,6 +38,10 @@ NOT_A_THING = {"__init__", "base", "apply"}  # what is no probe or mend in those
 
 TORCHLESS = {"errors", "registry", "cases", "files", "config", "text", "world", "tokens", "page"}
 OPTIONAL = {
+    "opencc",
+    "presidio_analyzer",
+    "spacy",
+    "tldextract",
     "transformers",
     "huggingface_hub",
     "h5py",

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from qualm.corpus.notes import Tell, changed, dropped, is_blank, rewritten, sile
 from qualm.corpus.settings import Cleaning
 from qualm.corpus.stages import Passes, Work, in_partition, load, partitions, save, through
 from qualm.text import normalise
+from qualm.text.script import in_script
 
 _NUMBERS = 3  # "page 3 of 12" is one line on every page; a row of a table is not
 _DIGITS = re.compile(r"\d+")
@@ -52,6 +54,7 @@ def clean_text(text: str, settings: Cleaning = Cleaning()) -> tuple[str, dict[st
         ("invisible", True, normalise.without_invisible),
         ("composed", True, normalise.composed),
         ("width", settings.width, normalise.with_even_width),
+        ("script", bool(settings.script), partial(in_script, script=settings.script)),
         ("spaces", settings.spaces, normalise.with_plain_space),
     ):
         if wanted:

@@ -20,7 +20,7 @@ def scrub(documents: Iterable[Document], settings: Scrubbing = Scrubbing(), tell
         counts: Counter[str] = Counter()
 
         def change(text: str, names: dict[tuple[str, str], str] = names, counts: Counter[str] = counts) -> str:
-            text, found = personal.scrub(text, names, kinds)
+            text, found = personal.scrub(text, names, kinds, settings.presidio)
             counts.update(found)
             return text
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qualm.errors import UsageError
+from qualm.text.script import Script
 
 Kind = Literal["URL", "EMAIL", "IBAN", "ID", "CARD", "IP", "PASSPORT", "ADDRESS", "PHONE"]
 EVERY_KIND: tuple[Kind, ...] = ("URL", "EMAIL", "IBAN", "ID", "CARD", "IP", "PASSPORT", "ADDRESS", "PHONE")
@@ -47,6 +48,7 @@ class Cleaning:
     Attributes:
         html: Take out comments, scripts, styles and tags, and resolve entities.
         width: Write letters and digits in half width, katakana in full, punctuation as its neighbours are.
+        script: Write Chinese in simplified or traditional characters (extra zh); empty as it is.
         spaces: Squeeze white space inside and between lines; indents stay.
         boilerplate: Take out lines that stand in at least so many documents; 0 keeps them all.
         share: And in at least this share of the documents.
@@ -54,6 +56,7 @@ class Cleaning:
 
     html: bool = True
     width: bool = True
+    script: Script = ""
     spaces: bool = True
     boilerplate: int = 10
     share: float = 0.001
@@ -217,10 +220,12 @@ class Scrubbing:
     Attributes:
         kinds: These kinds, each by placeholders such as <EMAIL_1>, the same for the same value in a document.
         names: Names of persons too, by a gazetteer. Novels and news lose their heroes.
+        presidio: A model of spaCy's, by name or folder, with which Presidio looks for English besides (extra presidio).
     """
 
     kinds: tuple[Kind, ...] = EVERY_KIND
     names: bool = False
+    presidio: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 
 from qualm.text import personal_checks as checks
 from qualm.text import personal_places as places
+from qualm.text import presidio
 
 KINDS = (
     "URL",
@@ -41,33 +43,35 @@ class Found:
     value: str
 
 
-def find(text: str, kinds: tuple[str, ...] = USUAL) -> list[Found]:
-    """All personal data of these kinds, in order, none overlapping.
+def find(text: str, kinds: tuple[str, ...] = USUAL, presidio_model: str = "") -> list[Found]:
+    """All personal data of these kinds, in order, none overlapping; with a model, what Presidio finds besides.
 
     >>> [(f.kind, f.value) for f in find("Write to Ann.Lee@Example.org or call +44 20 7946 0958.")]
     [('EMAIL', 'ann.lee@example.org'), ('PHONE', '442079460958')]
     """
     shadow, where = _shadow(text)
     taken, used = list[Found](), bytearray(len(shadow))
-    for kind in (kind for kind in KINDS if kind in kinds):
-        for start, end, value in _FINDERS[kind](shadow):
-            if value and used.find(1, start, end) < 0:
-                taken.append(Found(kind, start, end, value))
-                used[start:end] = b"\x01" * (end - start)
+    own = ((kind, *span) for kind in KINDS if kind in kinds for span in _FINDERS[kind](shadow))
+    for kind, start, end, value in chain(own, presidio.spans(shadow, presidio_model, kinds) if presidio_model else ()):
+        if value and used.find(1, start, end) < 0:
+            taken.append(Found(kind, start, end, value))
+            used[start:end] = b"\x01" * (end - start)
     taken.sort(key=lambda found: found.start)
     if where is None:
         return taken
     return [Found(f.kind, where[f.start], where[f.end - 1] + 1, f.value) for f in taken]
 
 
-def scrub(text: str, names: dict[tuple[str, str], str], kinds: tuple[str, ...] = USUAL) -> tuple[str, dict[str, int]]:
+def scrub(
+    text: str, names: dict[tuple[str, str], str], kinds: tuple[str, ...] = USUAL, presidio_model: str = ""
+) -> tuple[str, dict[str, int]]:
     """(text with placeholders such as <EMAIL_1>, how many of each kind). `names` remembers who is which, and grows.
 
     >>> scrub("a@b.co, c@d.co, A@B.co", {})[0]
     '<EMAIL_1>, <EMAIL_2>, <EMAIL_1>'
     """
     parts, at, counts = list[str](), 0, dict[str, int]()
-    for found in find(text, kinds):
+    for found in find(text, kinds, presidio_model):
         key = found.kind, found.value
         if key not in names:
             names[key] = f"<{found.kind}_{sum(kind == found.kind for kind, _ in names) + 1}>"
