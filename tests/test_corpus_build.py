@@ -174,7 +174,10 @@ def test_a_build_that_is_killed_goes_on_to_the_same_hashes(recipe, tmp_path):
         landed.append(max(p.name[:2] for p in (out / "work").iterdir()))
     assert landed == sorted(landed), "work was lost"
     assert len(set(landed)) >= 3, landed
+    (out / "train").mkdir(exist_ok=True)
+    (out / "train" / ".ids-00000.bin.4711.tmp").write_bytes(b"half a shard")  # what a kill in a shard leaves
     assert files_of(build(recipe, out)) == whole
+    assert not list(out.rglob(".*.tmp"))
 
 
 def test_the_same_decisions_from_python_and_in_a_folder(recipe, tmp_path):
