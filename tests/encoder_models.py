@@ -9,25 +9,19 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from qualm.lm.encoder import EncoderLM
 from qualm.models.bert import Bert, BertConfig
 from qualm.tokens.tokenizer import Tokens
+from qualm.tokens.train import learn_wordpiece
 from tiny import TEXTS
 
+ALPHABET = "abcdefghijklmnopqrstuvwxyz.,?[]"
 MARKERS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 @functools.cache
 def wordpiece_tokens(vocab_size: int = 300) -> Tokens:
-    """As BERT has it: lower case, [CLS] text [SEP], segments 0 and 1 for a pair."""
-    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    """As BERT has it: lower case, [CLS] text [SEP], segments 0 and 1 for a pair; the same in every process."""
+    made = learn_wordpiece([f"{text} {ALPHABET}".lower() for text in TEXTS * 4], vocab_size, MARKERS)
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size,
-        show_progress=False,
-        special_tokens=list(MARKERS),
-        initial_alphabet=list("abcdefghijklmnopqrstuvwxyz.,?[]"),
-    )
-    made.train_from_iterator(TEXTS * 4, trainer)
     ends = [(marker, made.token_to_id(marker)) for marker in ("[CLS]", "[SEP]")]
     made.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", ends)
     settings = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}

@@ -125,7 +125,7 @@ def begin(output: Path, steps: Sequence[Settings]) -> None:
             raise UsageError(f"{name} stands before other steps", where="steps", then="split, then pack, come last")
     (output / MANIFEST).unlink(missing_ok=True)
     (output / WORK).mkdir(parents=True, exist_ok=True)
-    for left in output.rglob(".*.tmp"):  # of a run that was killed
+    for left in output.glob("*/**/.*.tmp"):  # of a run that was killed; what is beside the folders may be open now
         left.unlink()
 
 
