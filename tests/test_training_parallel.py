@@ -307,6 +307,35 @@ def test_a_tuning_on_two_processes_that_was_killed_goes_on_bit_for_bit(small_mod
     assert made[0] == made[1]
 
 
+HUNG_UP = """
+from pathlib import Path
+from qualm.cli._launch import joined
+from qualm.training.parallel import Ranks
+
+with joined():
+    import torch.distributed.nn.functional  # its defaults are the group that there is when it is imported
+
+    Ranks().wait()
+print(*(thread.joinpath("comm").read_text() for thread in Path("/proc/self/task").iterdir()))
+"""
+
+
+@busy
+@linux
+def test_no_thread_of_the_group_outlives_it():
+    """One that lets go of a tensor while Python ends aborts the process, with all its work done."""
+    store = _launch._store()
+    shared = environment() | {"MASTER_ADDR": _launch.HERE, "MASTER_PORT": str(store.port), "WORLD_SIZE": "2"}
+    shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True"}
+    command = [sys.executable, "-c", HUNG_UP]
+    runs = [subprocess.Popen(command, env=shared | {"RANK": r}, stdout=subprocess.PIPE, text=True) for r in "01"]
+    for run in runs:
+        names, _ = run.communicate(timeout=300)
+        assert run.returncode == 0
+        assert "python" in names
+        assert "gloo" not in names
+
+
 @busy
 def test_what_all_processes_meet_is_told_once(tmp_path):
     run = begin(tmp_path / "nowhere", tmp_path / "model", "--nproc", "2")

@@ -141,12 +141,18 @@ def joined() -> Iterator[bool]:
         if rank:
             raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else TERMINATED) from error
         raise
-    dist.barrier()  # nobody hangs up on one that still speaks
-    dist.destroy_process_group()
+    else:
+        dist.barrier()  # nobody hangs up on one that still speaks
+    finally:
+        if dist.get_backend() == "gloo" or not sys.exc_info()[0]:  # NCCL waits for processes that are gone
+            dist.destroy_process_group()
 
 
 def _join() -> dist.Store:
     _check_gloo()
+    import torch.distributed.nn.functional  # noqa: F401, PLC0415 - imported later, its defaults keep the group alive,
+    # and gloo's threads with it: one that lets go of a tensor while Python ends aborts the process
+
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
