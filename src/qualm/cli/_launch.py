@@ -5,6 +5,7 @@ are not started through torchrun's own agent: that one ends a run with SIGTERM, 
 up on a save that takes longer than 30 seconds, and starts again after a wrong flag as after a lost machine.
 """
 
+import importlib
 import os
 import signal
 import subprocess
@@ -150,9 +151,9 @@ def joined() -> Iterator[bool]:
 
 def _join() -> dist.Store:
     _check_gloo()
-    import torch.distributed.nn.functional  # noqa: F401, PLC0415 - imported later, its defaults keep the group alive,
-    # and gloo's threads with it: one that lets go of a tensor while Python ends aborts the process
-
+    # Imported later, its defaults keep the group alive, and gloo's threads with it; one of these that lets go of a
+    # tensor while Python ends aborts the process.
+    importlib.import_module("torch.distributed.nn.functional")
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
