@@ -35,6 +35,7 @@ OTHER = {
     "held_out": 0.4,
     "validate": 100,
     "apart": False,
+    "hidden": 0.3,
     "goldfish": 4,
     "smoothing": 0.1,
     "token_dropout": 0.1,
@@ -111,6 +112,8 @@ def test_another_recipe_is_refused_by_name(name, begun):
     before = RECIPE
     if name == "objective":
         before = replace(RECIPE, family="rnn")
+    if name == "hidden":
+        before = replace(RECIPE, family="bert")
     if name in ("temperature", "mix"):
         before = replace(RECIPE, teacher=begun(RECIPE)[0].parent / "teacher")
     data, folder = begun(before)

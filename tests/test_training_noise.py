@@ -19,7 +19,7 @@ from qualm.tokens.train import train_bpe
 from qualm.training.data import IGNORE, TokenRows
 from qualm.training.loop import Hooks
 from qualm.training.losses import causal
-from qualm.training.noise import ShakenRows, SplitRows
+from qualm.training.noise import ShakenRows, SplitRows, hide_spans, mask
 from qualm.training.recipe import Recipe
 from qualm.training.run import train
 from qualm.training.settings import TrainSettings
@@ -51,6 +51,27 @@ def test_noise_hangs_on_seed_epoch_and_row_alone():
     assert torch.equal(both[1:], alone)
     assert not torch.equal(alone, shaken.batch(np.array([7]), np.array([3]))["ids"])
     assert not torch.equal(alone, other.batch(np.array([7]), np.array([2]))["ids"])
+
+
+@pytest.mark.parametrize("share", [0.15, 0.4])
+def test_as_many_tokens_are_hidden_as_is_said(share):
+    rng = np.random.default_rng(2)
+    ids = rng.integers(10, 300, size=20_000)
+    shown, labels = mask(ids, rng, 5, 300, (0, 1), share)
+    drawn = labels != IGNORE
+    assert drawn.mean() == pytest.approx(share, abs=0.01)
+    assert np.array_equal(labels[drawn], ids[drawn])
+    assert np.array_equal(shown[~drawn], ids[~drawn])
+    assert (shown[drawn] == 5).mean() == pytest.approx(0.8, abs=0.02)
+    left, spans = hide_spans(ids, rng, range(5000, 8000), share)
+    assert len(spans) - np.sum(spans >= 5000) == round(share * len(ids))
+    assert np.array_equal(spans[spans >= 5000], left[left >= 5000])
+
+
+def test_a_share_that_is_none_is_refused():
+    for share in (0.0, 1.0, -0.1):
+        with pytest.raises(UsageError, match=r"hidden: must be between 0 and 1"):
+            Recipe(hidden=share)
 
 
 def test_smoothing_is_torchs():

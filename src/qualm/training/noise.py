@@ -15,17 +15,16 @@ from qualm.training.data import IGNORE, Batch, Rows, TokenRows, collate
 
 SENTINELS = tuple(f"<extra_id_{i}>" for i in range(100))  # as T5's tokenizers call them
 
-MASKED = 0.15  # the share of tokens to fill in, of BERT and of T5
 SHOWN, RANDOM = 0.1, 0.1  # of those: left as they are, replaced by any other
 SPAN = 3.0  # tokens of a hidden span, on average
 
 
 def mask(
-    ids: np.ndarray, rng: np.random.Generator, marker: int, vocab: int, kept: Collection[int]
+    ids: np.ndarray, rng: np.random.Generator, marker: int, vocab: int, kept: Collection[int], share: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ids (T,) as the model sees them, and labels (T,): what stood there at the places to fill in, else IGNORE.
 
-    15 % of the tokens, of which 80 % become `marker`, 10 % another token and 10 % stay (Devlin et al. 2018, arXiv
+    A share of the tokens, of which 80 % become `marker`, 10 % another token and 10 % stay (Devlin et al. 2018, arXiv
     1810.04805, section 3.1), drawn anew each time (Liu et al. 2019, arXiv 1907.11692). Those in `kept` are left
     alone; at least one of the others is drawn.
     """
@@ -33,7 +32,7 @@ def mask(
     shown, labels = ids.copy(), np.full_like(ids, IGNORE)
     if not len(free):
         return shown, labels
-    drawn = free[rng.random(len(free)) < MASKED]
+    drawn = free[rng.random(len(free)) < share]
     drawn = drawn if len(drawn) else free[rng.integers(len(free), size=1)]
     labels[drawn] = ids[drawn]
     fate = rng.random(len(drawn))
@@ -43,13 +42,15 @@ def mask(
     return shown, labels
 
 
-def hide_spans(ids: np.ndarray, rng: np.random.Generator, markers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def hide_spans(
+    ids: np.ndarray, rng: np.random.Generator, markers: Sequence[int], share: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Ids (T,) with spans replaced by one marker each, and the spans, each after its marker.
 
-    15 % of the tokens in spans of 3 on average (Raffel et al. 2019, arXiv 1910.10683, section 3.3.4), as many spans as
-    there are markers at most.
+    A share of the tokens in spans of 3 on average (Raffel et al. 2019, arXiv 1910.10683, section 3.3.4), as many spans
+    as there are markers at most.
     """
-    hidden = min(max(1, round(MASKED * len(ids))), len(ids) - 1)
+    hidden = min(max(1, round(share * len(ids))), len(ids) - 1)
     if hidden < 1:
         return ids, ids[:0]
     spans = min(max(1, round(hidden / SPAN)), len(markers), hidden, len(ids) - hidden)
@@ -149,16 +150,17 @@ class SplitRows(TokenRows):
 
 
 class NoisyRows(Rows):
-    """Stretches of packed text, a noise of its own in each row and epoch."""
+    """Stretches of packed text, of which a share is hidden, anew in each row and epoch."""
 
-    def __init__(self, packed: Packed, tokens: Tokens, length: int, seed: int):
+    def __init__(self, packed: Packed, tokens: Tokens, length: int, share: float, seed: int):
         if packed.tokens < 2:
             raise InputError("no text to hide tokens of", then="add text")
-        self.packed, self.tokens, self.seed = packed, tokens, seed
+        self.packed, self.tokens, self.share, self.seed = packed, tokens, share, seed
         self.own = length - len(tokens.start) - len(tokens.end)  # ids of text a row
         if self.own < 2:
             raise UsageError(f"rows of {length} tokens have no room for text", then="say a larger --length")
-        self.identity = {**packed.identity, "length": str(length), "noise": type(self).__name__, "seed": str(seed)}
+        noise = {"noise": type(self).__name__, "hidden": str(share), "seed": str(seed)}
+        self.identity = {**packed.identity, "length": str(length), **noise}
 
     def __len__(self) -> int:
         return max(1, self.packed.tokens // self.own)
@@ -186,7 +188,7 @@ class MaskedRows(NoisyRows):
         if tokens.mask_id is None:
             raise InputError("the tokenizer has no mask token", where=tokens.where, then="name one as mask_token")
         kept = frozenset(tokens.special.values())
-        ids, labels = mask(self.stretch(row), rng, tokens.mask_id, tokens.vocab_size, kept)
+        ids, labels = mask(self.stretch(row), rng, tokens.mask_id, tokens.vocab_size, kept, self.share)
         sides = [IGNORE] * len(tokens.start), [IGNORE] * len(tokens.end)
         return {
             "ids": np.concatenate([tokens.start, ids, tokens.end]).astype(np.int64),
@@ -202,6 +204,6 @@ class SpanRows(NoisyRows):
         markers = [tokens.special[name] for name in SENTINELS if name in tokens.special]
         if not markers:
             raise InputError(f"the tokenizer has no {SENTINELS[0]}", where=tokens.where, then="learn one: leave it out")
-        ids, labels = hide_spans(self.stretch(row), self.generator(row, epoch), markers)
+        ids, labels = hide_spans(self.stretch(row), self.generator(row, epoch), markers, self.share)
         both = {"ids": ids, "labels": labels}
         return {name: np.concatenate([part, tokens.end]).astype(np.int64) for name, part in both.items()}

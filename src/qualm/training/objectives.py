@@ -20,7 +20,7 @@ from qualm.tokens.train import SPECIAL
 from qualm.training.data import Rows, StreamRows, TokenRows
 from qualm.training.distil import Distilled, read_teacher
 from qualm.training.losses import Carried, Loss, Seq2Seq, bits_per_byte, causal, masked
-from qualm.training.noise import MASKED, SENTINELS, SPAN, GoldfishRows, MaskedRows, ShakenRows, SpanRows, SplitRows
+from qualm.training.noise import SENTINELS, SPAN, GoldfishRows, MaskedRows, ShakenRows, SpanRows, SplitRows
 from qualm.training.recipe import Recipe
 
 MASK = "<|mask|>"
@@ -133,14 +133,14 @@ class Masked(Objective):
         return super().fits(family) and family.config_class.sized(1, 300, 8).head == "masked"  # type: ignore[attr-defined]
 
     def rows(self, packed: Packed) -> Rows:
-        return MaskedRows(packed, self.tokens, self.recipe.length, self.recipe.train.seed)
+        return MaskedRows(packed, self.tokens, self.recipe.length, self.recipe.hidden, self.recipe.train.seed)
 
     def loss(self) -> Loss:
         return masked
 
     def flops(self, config: Any) -> float:
         """Less the head's where nothing is hidden."""
-        shown = (1 - MASKED) * self.recipe.length
+        shown = (1 - self.recipe.hidden) * self.recipe.length
         return super().flops(config) - 2 * shown * config.hidden_size * config.vocab_size
 
 
@@ -151,13 +151,13 @@ class Spans(Objective):
     special = (*SPECIAL, *SENTINELS[:32])
 
     def rows(self, packed: Packed) -> Rows:
-        return SpanRows(packed, self.tokens, self.recipe.length, self.recipe.train.seed)
+        return SpanRows(packed, self.tokens, self.recipe.length, self.recipe.hidden, self.recipe.train.seed)
 
     def loss(self) -> Loss:
         return Seq2Seq(self.recipe.smoothing)
 
     def flops(self, config: Config) -> float:
-        hidden = round(MASKED * self.recipe.length)
+        hidden = round(self.recipe.hidden * self.recipe.length)
         markers = round(hidden / SPAN)
         return config.flops(hidden + markers + 1, self.recipe.length - hidden + markers)
 

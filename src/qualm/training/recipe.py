@@ -26,6 +26,7 @@ class Making:
         held_out: The share of documents to validate on, or a file or folder of them.
         validate: Tokens to validate on.
         apart: Whether documents that share a row are kept apart, where the family can.
+        hidden: Of masked and spans: the share of tokens that are hidden.
         goldfish: Learn all but one in so many tokens, so that nothing is known by heart; 0 for all.
         smoothing: The share of a target's probability that is spread over all tokens.
         token_dropout: The share of tokens that the model is shown wrongly while it learns to write.
@@ -46,6 +47,7 @@ class Making:
     held_out: float | Path = 0.05
     validate: int = 20_000
     apart: bool = True
+    hidden: float = 0.15  # Devlin et al. 2018; Raffel et al. 2019
     goldfish: int = 0
     smoothing: float = 0.0
     token_dropout: float = 0.0
@@ -57,6 +59,8 @@ class Making:
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise UsageError(f"must be above 0, not {self.temperature}", where="temperature")
+        if not 0 < self.hidden < 1:
+            raise UsageError(f"must be between 0 and 1, not {self.hidden}", where="hidden")
         for name in ("mix", "smoothing", "token_dropout", "bpe_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"must be between 0 and 1, not {getattr(self, name)}", where=name)
