@@ -26,6 +26,7 @@ RECIPE = Recipe(size=30_000, length=24, vocab=300, held_out=0.2, train=SETTINGS)
 OTHER = {
     "size": 400_000,
     "family": "gpt",
+    "start": "other",
     "objective": "stateful",
     "dropout": 0.1,
     "keys": {"rms_norm_eps": "1e-4"},
@@ -87,7 +88,8 @@ def begun(tmp_path_factory):
     root = tmp_path_factory.mktemp("begun")
     rows = [{"text": f"the owl {i} sat in tree {i * 7 % 13} and sang to moon {i % 5}"} for i in range(120)]
     (root / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    train(root / "a.jsonl", root / "teacher", replace(RECIPE, train=replace(SETTINGS, steps=1)))
+    for name, seed in (("teacher", 0), ("other", 1)):
+        train(root / "a.jsonl", root / name, replace(RECIPE, train=replace(SETTINGS, steps=1, seed=seed)))
     train_bpe(["a wholly different text about owls, trees and moons"] * 9, 290).save(root / "brought")
     folders: dict[str, Path] = {}
 
@@ -116,8 +118,10 @@ def test_another_recipe_is_refused_by_name(name, begun):
         before = replace(RECIPE, family="bert")
     if name in ("temperature", "mix"):
         before = replace(RECIPE, teacher=begun(RECIPE)[0].parent / "teacher")
+    if name == "start":
+        before = Recipe(start=begun(RECIPE)[0].parent / "teacher", length=24, held_out=0.2, train=SETTINGS)
     data, folder = begun(before)
-    value = data.parent / OTHER[name] if name in ("tokenizer", "teacher") else OTHER[name]
+    value = data.parent / OTHER[name] if name in ("tokenizer", "teacher", "start") else OTHER[name]
     with pytest.raises(InputError, match=r"was .* and is now .*; use the old one, or name another folder") as refused:
         train(data, folder, replace(before, **{name: value}))
     assert refused.value.exit_code == 4

@@ -15,14 +15,17 @@ from qualm.config import to_dict
 from qualm.corpus import Document, Packing, Pipeline, Splitting, load, read
 from qualm.errors import InputError, Stopped, UsageError
 from qualm.files import read_json, write_json
+from qualm.folder import write_folder
 from qualm.lm.load import load_base
 from qualm.models.store import load_model, parameters
 from qualm.tokens.tokenizer import Tokens
+from qualm.training.heads import with_head
 from qualm.training.loop import Hooks
 from qualm.training.losses import bits_per_byte
 from qualm.training.recipe import Recipe
 from qualm.training.run import train
 from qualm.training.settings import TrainSettings
+from qualm.training.size import with_keys
 
 SETTINGS = TrainSettings(steps=12, batch=4, eval_every=4, save_every=4, threads=1)
 RECIPE = Recipe(size=30_000, length=24, vocab=300, held_out=0.2, train=SETTINGS)
@@ -185,6 +188,49 @@ def test_keys_and_dropout_go_into_the_config(text, tmp_path):
     for keys, said in (({"cel": "gru"}, "key 'cel' is not known.*did you mean 'cell'"), ({"cell": "x"}, "cell = 'x'")):
         with pytest.raises(InputError, match=said):
             train(text, tmp_path / "other", replace(recipe, keys=keys))
+
+
+@pytest.mark.parametrize("family", ["llama", "bert", "t5", "rnn"])
+def test_what_was_learnt_is_gone_on_with(family, text, tmp_path):
+    """No step changes it; longer rows need positions alone; its tokenizer stays."""
+    keys = {"max_position_embeddings": "32"} if family in ("bert", "llama") else {}
+    old = train(text, tmp_path / "old", replace(RECIPE, family=family, keys=keys))
+    still = replace(SETTINGS, steps=1, lr=0.0)
+    same = train(text, tmp_path / "same", Recipe(start=old.folder, length=24, held_out=0.2, train=still))
+    before, after = (load_model(made.folder).state_dict() for made in (old, same))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert Tokens.load(old.folder).hash == Tokens.load(same.folder).hash
+    more = replace(SETTINGS, steps=20, lr=3e-3)
+    better = train(text, tmp_path / "better", Recipe(start=old.folder, length=24, held_out=0.2, train=more))
+    assert better.result.best < old.result.best
+    if keys:
+        longer = train(text, tmp_path / "longer", Recipe(start=old.folder, length=32, dropout=0.1, train=still))
+        assert load_model(longer.folder).config == with_keys(load_model(old.folder).config, {}, 0.1)
+
+
+def test_an_encoder_without_a_head_for_it_learns_to_fill_in(text, tmp_path):
+    old = train(text, tmp_path / "old", replace(RECIPE, family="bert"))
+    body = with_head(load_model(old.folder), "none", (), 0)
+    write_folder(body, Tokens.load(old.folder), tmp_path / "body", {})
+    still = replace(SETTINGS, steps=1, lr=0.0)
+    made = train(text, tmp_path / "made", Recipe(start=tmp_path / "body", length=24, held_out=0.2, train=still))
+    model = load_model(made.folder)
+    assert model.config.architecture == "BertForMaskedLM"
+    learnt = body.state_dict()["bert.encoder.layer.0.output.dense.weight"]
+    assert torch.equal(model.state_dict()["bert.encoder.layer.0.output.dense.weight"], learnt)
+
+
+def test_a_model_to_go_on_from_has_its_own_size_and_tokens(text, tmp_path):
+    old = train(text, tmp_path / "old", RECIPE).folder
+    for name, value in {"size": 500, "vocab": 280, "keys": {"a": "1"}, "tokenizer": old}.items():
+        with pytest.raises(UsageError, match=f"{name}: .*old has its own; leave it out"):
+            Recipe(start=old, **{name: value})
+    with pytest.raises(UsageError, match=r"family: .*old is of the family llama; leave it out"):
+        train(text, tmp_path / "new", Recipe(start=old, family="gpt"))
+    with pytest.raises(InputError, match=r"config\.json: no such file"):
+        train(text, tmp_path / "new", Recipe(start=tmp_path / "nowhere"))
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_packed_corpus_is_learnt_from_where_it_lies(tmp_path):

@@ -63,11 +63,16 @@ def load_model(path: Path | str, dtype: torch.dtype | None = torch.float32) -> M
 
 def model_class(model_type: Any, where: str = CONFIG) -> type[Model]:
     """The class for a config.json's model_type. Raises InputError with the nearest name."""
-    known: dict[str, type[Model]] = {}
+    return registry.find("models", family_of(model_type, where))
+
+
+def family_of(model_type: Any, where: str = CONFIG) -> str:
+    """The name of the family that has a config.json's model_type. Raises InputError with the nearest name."""
+    known: dict[str, str] = {}
     for name in registry.names("models"):
         found = registry.find("models", name)
         if issubclass(found, Model):
-            known |= dict.fromkeys(found.config_class.model_types, found)
+            known |= dict.fromkeys(found.config_class.model_types, name)
     if isinstance(model_type, str) and model_type in known:
         return known[model_type]
     near = get_close_matches(str(model_type), known, 1)

@@ -6,11 +6,8 @@ completion (or source + target); messages.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
-
-import torch
 
 from qualm.corpus.records import Record
 from qualm.errors import InputError, QualmError
@@ -18,6 +15,7 @@ from qualm.models.base import Decoder, Encoder, EncoderDecoder, Model
 from qualm.tokens.pairs import join
 from qualm.tokens.tokenizer import Tokens
 from qualm.training.data import IGNORE, ExampleRows
+from qualm.training.heads import with_head
 from qualm.training.losses import Loss, Seq2Seq, causal, classified, spanned, tagged
 from qualm.training.objectives import mean_nats
 from qualm.training.recipe import Lessons
@@ -238,26 +236,6 @@ def next_of(ids: Sequence[int], learnt: Sequence[bool]) -> Example:
     """Ids, and as labels the next ones, where they are to be learnt."""
     labels = [i if learn else IGNORE for i, learn in zip(ids[1:], learnt[1 : len(ids)], strict=True)]
     return {"ids": list(ids[:-1]), "labels": labels}
-
-
-def with_head(model: Model, head: str, labels: Sequence[str], seed: int, several: bool = False) -> Model:
-    """The encoder with a head for these labels, new unless it has just that one; the body's weights are shared."""
-    assert isinstance(model, Encoder)
-    names = {str(i): label for i, label in enumerate(labels)}
-    kind = {"sequence": "multi_label_classification" if several else "single_label_classification"}.get(head)
-    if head == "question":
-        names = {"0": "LABEL_0", "1": "LABEL_1"}
-    config = replace(model.config, head=head, num_labels=len(names), id2label=names, problem_type=kind)
-    if config == model.config:
-        return model
-    made = type(model)(config)
-    made.init_weights(seed)
-    with torch.no_grad():
-        old = dict(model.named_parameters())
-        for name, weight in made.named_parameters():
-            if name in old and old[name].shape == weight.shape and not name.startswith(("classifier", "qa_outputs")):
-                weight.copy_(old[name])
-    return made
 
 
 def _natural(label: str) -> tuple[bool, int, str]:

@@ -19,6 +19,7 @@ from qualm.tokens.tokenizer import Tokens
 from qualm.tokens.train import SPECIAL
 from qualm.training.data import Rows, StreamRows, TokenRows
 from qualm.training.distil import Distilled, read_teacher
+from qualm.training.heads import with_head
 from qualm.training.losses import Carried, Loss, Seq2Seq, bits_per_byte, causal, masked
 from qualm.training.noise import SENTINELS, SPAN, GoldfishRows, MaskedRows, ShakenRows, SpanRows, SplitRows
 from qualm.training.recipe import Recipe
@@ -42,6 +43,11 @@ class Objective(ABC):
     @classmethod
     def fits(cls, family: type[Model]) -> bool:
         return issubclass(family, cls.of)
+
+    @classmethod
+    def prepared(cls, model: Model, seed: int) -> Model:
+        """A model that has learnt something else, ready to learn this."""
+        return model
 
     @abstractmethod
     def rows(self, packed: Packed) -> Rows: ...
@@ -131,6 +137,10 @@ class Masked(Objective):
     @classmethod
     def fits(cls, family: type[Model]) -> bool:
         return super().fits(family) and family.config_class.sized(1, 300, 8).head == "masked"  # type: ignore[attr-defined]
+
+    @classmethod
+    def prepared(cls, model: Model, seed: int) -> Model:
+        return with_head(model, "masked", (), seed)
 
     def rows(self, packed: Packed) -> Rows:
         return MaskedRows(packed, self.tokens, self.recipe.length, self.recipe.hidden, self.recipe.train.seed)

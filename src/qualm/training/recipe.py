@@ -15,6 +15,7 @@ class Making:
     Attributes:
         size: tiny, small, medium, large (1.3, 9.4, 30.7, 71.3 M parameters), or about how many: 1.2M.
         family: See qualm list models.
+        start: A model folder to go on from: what it knows, and its tokenizer; it also says family and size.
         objective: What is to be told of a text: next (the next token), stateful (the same, by a recurrent model that
             reads on from batch to batch), masked (hidden tokens), spans (hidden spans), distil (what a teacher says);
             else what suits the family.
@@ -38,6 +39,7 @@ class Making:
 
     size: int | str = "tiny"
     family: str = "llama"
+    start: Path | None = None
     objective: str = ""
     dropout: float = 0.0
     keys: dict[str, str] = field(default_factory=dict)
@@ -64,6 +66,9 @@ class Making:
         for name in ("mix", "smoothing", "token_dropout", "bpe_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"must be between 0 and 1, not {getattr(self, name)}", where=name)
+        for name in ("size", "vocab", "keys", "tokenizer") if self.start else ():
+            if getattr(self, name) != getattr(Making(), name):
+                raise UsageError(f"{self.start} has its own", where=name, then="leave it out, or leave out start")
         if self.goldfish and self.bpe_dropout:
             raise UsageError(
                 "which tokens goldfish leaves out hangs on how words are cut", then="leave out one of both"

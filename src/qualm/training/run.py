@@ -21,10 +21,11 @@ from qualm.errors import InputError, UsageError
 from qualm.files import read_json, write_json
 from qualm.folder import write_folder
 from qualm.models.base import Model
-from qualm.models.store import parameters
+from qualm.models.store import CONFIG, family_of, load_model, parameters
 from qualm.tokens.tokenizer import Tokens
 from qualm.tokens.train import train_bpe
 from qualm.training.checkpoint import claimed
+from qualm.training.heads import with_config
 from qualm.training.loop import Hooks, Result, fit
 from qualm.training.objectives import objective_of
 from qualm.training.page import NAME, About, Page
@@ -55,8 +56,8 @@ def train(data: Path | str, output: Path | str, recipe: Recipe = Recipe(), hooks
     Raises InputError for text that cannot be used, UsageError for a family that does not learn from plain text or not
     by this objective, and all that `fit` raises.
     """
+    recipe = _started(recipe)
     objective_of(recipe)
-    recipe = replace(recipe, tokenizer=recipe.tokenizer or recipe.teacher)
     data, output = Path(data), Path(output)
     work = output / "run"
     if (output / "config.json").exists() and not work.exists():
@@ -107,6 +108,18 @@ def _trained(data: Path, texts: Texts | None, output: Path, recipe: Recipe, hook
     return Trained(output, parameters(model), kind.unit, result)
 
 
+def _started(recipe: Recipe) -> Recipe:
+    """With the family of the model that it goes on from."""
+    if recipe.start is None:
+        return recipe
+    where = str(recipe.start / CONFIG)
+    raw = read_json(where)
+    family = family_of(raw.get("model_type") if isinstance(raw, dict) else None, where)
+    if recipe.family not in (family, Recipe().family):
+        raise UsageError(f"{recipe.start} is of the family {family}", where="family", then="leave it out")
+    return replace(recipe, family=family)
+
+
 def _documents(data: Path, recipe: Recipe) -> Texts:
     if isinstance(recipe.held_out, Path):
         return list(read(data)), list(read(recipe.held_out))
@@ -134,8 +147,8 @@ def _shards(corpus: Path, recipe: Recipe, work: Path) -> tuple[Tokens, Packed, P
 
 def _tokens(documents: list[Document], recipe: Recipe, work: Path) -> Tokens:
     """The tokenizer named, or one learnt from the documents, kept for the next time."""
-    if recipe.tokenizer:
-        return Tokens.load(recipe.tokenizer)
+    if known := recipe.start or recipe.tokenizer or recipe.teacher:
+        return Tokens.load(known)
     folder, made = work / "tokenizer", work / "tokenizer" / "made.json"
     vocab = recipe.vocab or vocab_of(depth_of(recipe.size, recipe.family, length=recipe.length))
     wanted = {"documents": documents_hash(documents), "vocab": vocab}
@@ -148,8 +161,11 @@ def _tokens(documents: list[Document], recipe: Recipe, work: Path) -> Tokens:
 
 
 def _model(recipe: Recipe, tokens: Tokens) -> Model:
+    if recipe.start:
+        model = objective_of(recipe).prepared(load_model(recipe.start), recipe.train.seed)
+        return with_config(model, with_keys(model.config, {}, recipe.dropout), recipe.train.seed)
     special = {"bos_token_id": tokens.bos_id, "eos_token_id": tokens.eos_id, "pad_token_id": tokens.pad_id}
-    vocab = recipe.vocab or (tokens.vocab_size if recipe.tokenizer else 0)
+    vocab = recipe.vocab or (tokens.vocab_size if recipe.tokenizer or recipe.teacher else 0)
     depth = depth_of(recipe.size, recipe.family, vocab, recipe.length)
     config = config_of(recipe.family, depth, tokens.vocab_size, recipe.length, **special)
     return made(recipe.family, with_keys(config, recipe.keys, recipe.dropout), recipe.train.seed)
