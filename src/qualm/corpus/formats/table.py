@@ -25,8 +25,8 @@ class Table(Format):
             return
         column = file.settings.field
         if column not in names:
-            have = ", ".join(names[:20])
-            raise InputError(f"no column is named {column!r}", where=f"{file.where}:1", then=f"there are: {have[:200]}")
+            then = f"qualm corpus collect --field NAME reads another of {', '.join(names[:20])}"[:250]
+            raise InputError(f"no column is named {column!r}", where=f"{file.where}:1", then=then)
         for number, row in rows:
             file.taken.records += 1
             where = f"{file.where}:{number}"

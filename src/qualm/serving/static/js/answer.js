@@ -55,7 +55,7 @@ export function Shown({ answer, shaded, question }) {
   const sure = logprobs.length ? Math.exp(logprobs.reduce((sum, each) => sum + each, 0) / logprobs.length) : null;
   const speed = answer.seconds > 0 ? logprobs.length / answer.seconds : 0;
   const told = [
-    logprobs.length ? t("{n} tokens", { n: number(logprobs.length) }) : "",
+    logprobs.length === 1 ? t("1 token") : logprobs.length ? t("{n} tokens", { n: number(logprobs.length) }) : "",
     speed ? t("{n} a second", { n: number(speed, speed < 10 ? 1 : 0) }) : "",
     sure === null ? "" : t("{p} sure a token", { p: percent(sure) }),
     answer.finish in ENDS ? t(ENDS[/** @type {keyof typeof ENDS} */ (answer.finish)]) : "",

@@ -2,6 +2,7 @@
 /** @type {Record<string, string>} */
 export const chinese = {
   "1 passage": "1 段",
+  "1 token": "1 个词元",
   "95% interval": "95% 区间",
   "API key": "API 密钥",
   "After": "之后",

