@@ -31,6 +31,7 @@ class Task:
     chosen: Sequence[Row]
     tested: Sequence[Row]
     plain: Sequence[str]
+    own: Sequence[str]  # of the plain text, what is most like that which is tested
     vocab: int
     length: int  # tokens a model reads of a text
 
@@ -45,9 +46,9 @@ def english(shared: Path) -> Task:
     folder = shared / "sent-en"
     tested = labelled(folder / "stsa.binary.dev")
     rows = labelled(folder / "stsa.binary.train.gz")
-    more = [t for name in ("rt-polarity", "subj") for t, _ in labelled(folder / f"{name}.all.gz", "latin-1")]
-    plain = [*movies(), *more, *(text for text, _ in rows)]
-    return parted(Task("SST-2", rows, (), tested, plain, 8192, 64))
+    own = [t for name in ("rt-polarity", "subj") for t, _ in labelled(folder / f"{name}.all.gz", "latin-1")]
+    own += [text for text, _ in rows]
+    return parted(Task("SST-2", rows, (), tested, [*movies(), *own], own, 8192, 64))
 
 
 def movies() -> Iterator[str]:
@@ -72,8 +73,8 @@ def chinese(shared: Path, packed: Path) -> Task:
     order = np.random.default_rng(0).permutation(len(rows))
     tested, rest = [rows[i] for i in order[:800]], [rows[i] for i in order[800:]]
     meals = [row["review"] for row in csv.DictReader(opened(shared / "sent-zh" / "waimai_10k.csv.gz").splitlines())]
-    plain = [*shops(packed), *meals, *(text for text, _ in rest)]
-    return parted(Task("ChnSentiCorp", rest, (), tested, plain, 4096, 128))
+    own = [*meals, *(text for text, _ in rest)]
+    return parted(Task("ChnSentiCorp", rest, (), tested, [*shops(packed), *own], own, 4096, 128))
 
 
 def shops(packed: Path) -> Iterator[str]:
@@ -106,4 +107,5 @@ def parted(task: Task) -> Task:
     rows = [(text, labels[text]) for text in unleaked(labels, task.tested)]
     order, border = np.random.default_rng(1).permutation(len(rows)), len(rows) // 10
     learnt, chosen = [rows[i] for i in order[border:]], [rows[i] for i in order[:border]]
-    return replace(task, learnt=learnt, chosen=chosen, plain=unleaked(task.plain, task.tested))
+    plain, own = (unleaked(texts, task.tested) for texts in (task.plain, task.own))
+    return replace(task, learnt=learnt, chosen=chosen, plain=plain, own=own)

@@ -39,7 +39,8 @@ PASS = 4096  # tokens an update
 PHASES = ((16, 1000), (32, 1000), (0, 5000))  # tokens a row (0: as many as the task has) and updates
 MASKED = TrainSettings(lr=1e-3, optimiser="muon", save_every=500, precision="bf16", schedule="constant")
 HIDDEN = 0.2
-TUNE, RATES = 1200, (3e-4, 1e-3)  # steps of 16 rows
+OWN, OWN_RATE, DROPOUT = 1000, 5e-4, 0.1  # updates on what is most like the tests, from which on it drops
+TUNE, RATES = 1600, (1e-4, 2e-4)  # steps of 16 rows
 MINILM_STEPS, MINILM_RATES = 240, (1e-4, 2e-4)
 STRENGTHS = (1e-5, 1e-4, 1e-3)  # of the square of the weights, beside the mean loss
 
@@ -118,12 +119,13 @@ def by_words(task: Task) -> np.ndarray:
 
 
 def written(task: Task, folder: Path) -> Path:
-    """train.jsonl and validation.jsonl for a tuning, and plain.jsonl."""
-    (folder / "text").mkdir(parents=True, exist_ok=True)
+    """train.jsonl and validation.jsonl for a tuning, and folders of plain text."""
+    for name, texts in (("text", task.plain), ("own", task.own)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        write_text(folder / name / "plain.jsonl", "\n".join(json.dumps({"text": text}) for text in texts))
     for name, rows in (("train", task.learnt), ("validation", task.chosen)):
         lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
         write_text(folder / f"{name}.jsonl", "\n".join(lines))
-    write_text(folder / "text" / "plain.jsonl", "\n".join(json.dumps({"text": text}) for text in task.plain))
     return folder
 
 
@@ -149,7 +151,7 @@ def tuned(lm: LM, task: Task, data: Path, folder: Path, settings: TuneSettings) 
     return {"value": right(made, task.tested), "chosen": right(made, task.chosen)}
 
 
-def pretrained(task: Task, data: Path, folder: Path, seed: int, phases: Phases) -> LM:
+def pretrained(task: Task, data: Path, folder: Path, seed: int, phases: Phases) -> Path:
     """A BERT from nothing that has learnt to fill in the plain text; without phases, only to part it into tokens.
 
     Rows are short at first: among 16 tokens attention soon finds the neighbours of a gap, among 64 it takes long.
@@ -166,7 +168,17 @@ def pretrained(task: Task, data: Path, folder: Path, seed: int, phases: Phases) 
         made = folder / f"pretrained-{number}"
         train(data / "text", made, recipe)
     assert made
-    return load_base(made)
+    return made
+
+
+def adapted(made: Path, task: Task, data: Path, folder: Path, seed: int, steps: int) -> LM:
+    """Taught on with dropout on text like that of the tests (Gururangan et al. 2020, arXiv 2004.10964); without steps,
+    only given the dropout.
+    """
+    settings = replace(MASKED, steps=max(1, steps), seed=seed, batch=PASS // task.length, eval_every=max(1, steps))
+    settings = replace(settings, schedule="cosine", lr=OWN_RATE if steps else 0.0)
+    recipe = Recipe(start=made, length=task.length, hidden=HIDDEN, held_out=0.01, dropout=DROPOUT, train=settings)
+    return load_base(train(data / "own", folder, recipe).folder)
 
 
 @dataclass(frozen=True)
@@ -177,6 +189,7 @@ class Subject:
 
     name: str
     phases: Phases | None
+    own: int
     rates: Sequence[float]
     steps: int
 
@@ -191,21 +204,26 @@ class Subject:
         if self.phases is None:
             return load_base(MINILM, cache=CACHE)
         made_of = [task.plain, task.vocab, task.length, self.phases, to_dict(MASKED), SIZE, HIDDEN, seed]
-        return pretrained(task, data, work / f"pretrained-{hash_json(made_of)[:8]}", seed, self.phases)
+        made = pretrained(task, data, work / f"pretrained-{hash_json(made_of)[:8]}", seed, self.phases)
+        made_of += [task.own, self.own, OWN_RATE, DROPOUT]
+        folder = work / f"adapted-{hash_json(made_of)[:8]}"
+        return adapted(made, task, data, folder, seed, self.own)
 
     def once(self, plan: Plan, task: Task, data: Path, seed: int, rate: float) -> Measured | None:
         made_of = [task.plain, task.learnt, task.vocab, task.length, self.phases, to_dict(MASKED), SIZE, HIDDEN]
-        made_of += [self.steps, rate, seed]
+        made_of += [self.steps, rate, seed] + (
+            [task.own, self.own, OWN_RATE, DROPOUT] if self.phases is not None else []
+        )
         name = f"{task.name} {self.name} at {rate:g} {seed}"
         return plan.once(name, made_of, lambda folder: self.measure(task, data, seed, rate, folder))
 
 
 def subjects(task: Task, plan: Plan) -> Iterator[Subject]:
     phases = tuple((length, plan.steps(steps)) for length, steps in PHASES)
-    yield Subject("BERT, pretrained on plain text", phases, RATES, plan.steps(TUNE))
-    yield Subject("the same, not pretrained", (), RATES, plan.steps(TUNE))
+    yield Subject("BERT, pretrained on plain text", phases, plan.steps(OWN), RATES, plan.steps(TUNE))
+    yield Subject("the same, not pretrained", (), 0, RATES, plan.steps(TUNE))
     if task.name == "SST-2":
-        yield Subject("MiniLM (22.7 M)", None, MINILM_RATES, plan.steps(MINILM_STEPS))
+        yield Subject("MiniLM (22.7 M)", None, 0, MINILM_RATES, plan.steps(MINILM_STEPS))
 
 
 def measured(plan: Plan, task: Task, data: Path, subject: Subject) -> list[Measured]:

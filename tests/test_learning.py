@@ -181,7 +181,7 @@ def test_what_is_tested_and_its_near_copies_are_not_learnt_from(part):
     texts = ["a fine film", "a fine film for all", f"I say: {long[3:50]}", long[:30], "another", "Another!"]
     texts += ["我说这家酒店的房间很大也很干净", "这家酒店的房间"]
     assert reviews.unleaked(texts, tested) == ["a fine film for all", long[:30], "Another!", "这家酒店的房间"]
-    task = reviews.Task("made up", [(text, "1") for text in texts], (), tested, texts, 10, 10)
+    task = reviews.Task("made up", [(text, "1") for text in texts], (), tested, texts, texts, 10, 10)
     parted = reviews.parted(task)
     assert sorted(text for text, _ in (*parted.learnt, *parted.chosen)) == sorted(parted.plain)
 
