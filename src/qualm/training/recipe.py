@@ -15,7 +15,6 @@ class Making:
     Attributes:
         size: tiny, small, medium, large (1.3, 9.4, 30.7, 71.3 M parameters), or about how many: 1.2M.
         family: See qualm list models.
-        start: A model folder to go on from: what it knows, and its tokenizer; it also says family and size.
         objective: What is to be told of a text: next (the next token), stateful (the same, by a recurrent model that
             reads on from batch to batch), masked (hidden tokens), spans (hidden spans), distil (what a teacher says);
             else what suits the family.
@@ -27,7 +26,6 @@ class Making:
         held_out: The share of documents to validate on, or a file or folder of them.
         validate: Tokens to validate on.
         apart: Whether documents that share a row are kept apart, where the family can.
-        hidden: Of masked and spans: the share of tokens that are hidden.
         goldfish: Learn all but one in so many tokens, so that nothing is known by heart; 0 for all.
         smoothing: The share of a target's probability that is spread over all tokens.
         token_dropout: The share of tokens that the model is shown wrongly while it learns to write.
@@ -35,11 +33,12 @@ class Making:
         teacher: A model folder to learn from besides: what it says of every token. Its tokenizer is used.
         temperature: Of distil: how much the less likely tokens count.
         mix: Of distil: the teacher's share of the loss; the rest is the text's.
+        start: A model folder to go on from: what it knows, and its tokenizer; it also says family and size.
+        hidden: Of masked and spans: the share of tokens that are hidden.
     """
 
     size: int | str = "tiny"
     family: str = "llama"
-    start: Path | None = None
     objective: str = ""
     dropout: float = 0.0
     keys: dict[str, str] = field(default_factory=dict)
@@ -49,7 +48,6 @@ class Making:
     held_out: float | Path = 0.05
     validate: int = 20_000
     apart: bool = True
-    hidden: float = 0.15  # Devlin et al. 2018; Raffel et al. 2019
     goldfish: int = 0
     smoothing: float = 0.0
     token_dropout: float = 0.0
@@ -57,6 +55,8 @@ class Making:
     teacher: Path | None = None
     temperature: float = 2.0
     mix: float = 0.5
+    start: Path | None = None
+    hidden: float = 0.15  # Devlin et al. 2018; Raffel et al. 2019
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
