@@ -7,7 +7,7 @@ regression is chosen, and the best step of a tuning kept, on a tenth of the trai
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -118,23 +118,18 @@ def by_words(task: Task) -> np.ndarray:
     return right
 
 
-def written(task: Task, folder: Path) -> Path:
-    """train.jsonl and validation.jsonl for a tuning, and folders of plain text."""
-    for name, texts in (("text", task.plain), ("own", task.own)):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        write_text(folder / name / "plain.jsonl", "\n".join(json.dumps({"text": text}) for text in texts))
-    for name, rows in (("train", task.learnt), ("validation", task.chosen)):
-        lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
-        write_text(folder / f"{name}.jsonl", "\n".join(lines))
-    return folder
+def written(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "\n".join(map(json.dumps, rows)))
 
 
 def shortened(lm: LM, text: str) -> str:
-    """What a model can look at of a text: a tuning cuts what it learns from likewise."""
+    """What a model can look at of a text: its beginning and its end (Sun et al. 2019, arXiv 1905.05583, 5.3.1)."""
     assert isinstance(lm, EncoderLM)
     room = lm.model.config.context
     while len(lm.tokens.encode_source(text)) > room:
-        text = text[: -1 - len(text) // 20]
+        middle, out = len(text) // 2, 1 + len(text) // 40
+        text = text[: middle - out] + text[middle + out :]
     return text
 
 
@@ -144,9 +139,11 @@ def right(lm: LM, rows: Sequence[Row]) -> np.ndarray:
     return np.array([max(p, key=p.__getitem__) == label for p, (_, label) in zip(found, rows, strict=True)], float)
 
 
-def tuned(lm: LM, task: Task, data: Path, folder: Path, settings: TuneSettings) -> Columns:
+def tuned(lm: LM, task: Task, folder: Path, settings: TuneSettings) -> Columns:
     """Which tests a model gets right that was tuned, and how many of the rows to choose by."""
-    tune(lm, data, folder / "tuned", Tuning("classify", length=task.length, train=settings))
+    for name, rows in (("train", task.learnt), ("validation", task.chosen)):
+        written(folder / "rows" / f"{name}.jsonl", ({"text": shortened(lm, t), "label": label} for t, label in rows))
+    tune(lm, folder / "rows", folder / "tuned", Tuning("classify", length=task.length, train=settings))
     made = load_base(folder / "tuned")
     return {"value": right(made, task.tested), "chosen": right(made, task.chosen)}
 
@@ -196,7 +193,7 @@ class Subject:
     def measure(self, task: Task, data: Path, seed: int, rate: float, folder: Path) -> Columns:
         often = max(1, self.steps // 8)
         settings = TuneSettings(steps=self.steps, lr=rate, eval_every=often, save_every=often, seed=seed)
-        return tuned(self.lm(task, data, seed, folder.parent), task, data, folder, settings)
+        return tuned(self.lm(task, data, seed, folder.parent), task, folder, settings)
 
     def lm(self, task: Task, data: Path, seed: int, work: Path) -> LM:
         if self.phases is None:
@@ -243,7 +240,9 @@ def measure(plan: Plan) -> Figure:
     )
     tasks = (english(plan.shared), chinese(plan.shared, plan.work))
     for task in tasks:
-        words, data = {"value": by_words(task)}, written(task, plan.work / task.name)
+        words, data = {"value": by_words(task)}, plan.work / task.name
+        for name, texts in (("text", task.plain), ("own", task.own)):
+            written(data / name / "plain.jsonl", ({"text": text} for text in texts))
         base = interval(words, np.arange(len(task.tested)))
         figure.add(task.name, "TF-IDF, logistic regression", base, "", None, "")
         for subject in subjects(task, plan):

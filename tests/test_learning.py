@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from conftest import SHARED
+from encoder_models import tiny_encoder
 from qualm.auditing.intervals import Estimate, interval
 from qualm.errors import InputError
 
@@ -171,6 +172,17 @@ def test_a_cell_shows_value_and_interval(part):
 def test_reviews_are_written_as_those_that_are_tested(part):
     reviews = part("reviews")
     assert reviews.spaced("It's GOOD, isn't it?  I'd say \"so\".") == "it 's good , is n't it ? i 'd say \" so \" ."
+
+
+def test_a_long_text_keeps_its_beginning_and_its_end(part):
+    sentiment, lm = part("sentiment"), tiny_encoder("sequence", "no yes", context=16)
+    text = " ".join(f"{i}" for i in range(40))
+    short = sentiment.shortened(lm, text)
+    assert 10 < len(lm.tokens.encode_source(short)) <= 16
+    half = len(short) // 2
+    assert text.startswith(short[: half - 1])
+    assert text.endswith(short[half + 1 :])
+    assert sentiment.shortened(lm, "0 1") == "0 1"
 
 
 def test_what_is_tested_and_its_near_copies_are_not_learnt_from(part):
