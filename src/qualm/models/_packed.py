@@ -1,9 +1,9 @@
 """A linear layer's weights laid out once for this machine, for reading only: the one place where a faster kernel goes.
 
 Weights that half precision holds exactly, as those of most published models after a change of scale, are read in half
-the bytes by FBGEMM; others go through oneDNN's blocked layout. Both sum in float32, as `F.linear` does but for the
-order of the sums, and in the same order for a row however many others stand beside it: what is made of a row does not
-hang on its batch.
+the bytes by FBGEMM where there is AVX-512; others go through oneDNN's blocked layout. Both sum in float32, as
+`F.linear` does but for the order of the sums, and in the same order for a row however many others stand beside it
+(FBGEMM with AVX2 alone would not): what is made of a row does not hang on its batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from qualm.models import _product
 
 SMALLEST = 2**17  # weights of a matrix for which another layout pays
 LARGEST = 2**30  # weights of a model whose matrices are held in other layouts besides: 4 GB, or 2 in half precision
@@ -29,7 +31,7 @@ class Packed:
         self.sizes = [len(weight) for weight in weights]
         with torch.inference_mode():
             whole = weights[0].detach() if len(weights) == 1 else torch.cat([weight.detach() for weight in weights])
-            self.times = in_half(whole) or in_blocks(whole)
+            self.times = (_product.WIDE and in_half(whole)) or in_blocks(whole)
 
     def fits(self, weights: Sequence[Tensor], x: Tensor) -> bool:
         """Whether this is the layout of those weights as they are, and is to be used for `x`."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from qualm.models import _product
 from qualm.models._caches import Cache
 from qualm.models.base import Causal
 from qualm.models.layers import Int8Linear
@@ -145,7 +146,10 @@ class Recurrent(nn.RNNBase):
         return step
 
     def _run(self, x: Tensor, state: State, weights: list[Tensor], lengths: Tensor | None) -> tuple[Tensor, State]:
-        """torch's kernel over as many layers as there are weights for."""
+        """torch's kernel over as many layers as there are weights for; in float32 where a CPU has none for less."""
+        if x.is_cpu and torch.is_autocast_enabled("cpu") and not _product.WIDE:
+            with torch.autocast("cpu", enabled=False):
+                return self._run(x.float(), tuple(s.float() for s in state), weights, lengths)
         both = self.bidirectional
         layers = len(weights) // (8 if both else 4)
         # the kernel's own dropout is not used, so its training mode only decides whether it can be differentiated
