@@ -115,7 +115,7 @@ def test_a_broken_template_is_told_when_it_is_used(model):
         ("pypi:../x==1", UsageError, "is not PACKAGE==VERSION"),
         ("pypi:x==1#", UsageError, "is not PACKAGE==VERSION"),
         ("pypi:x==1#../y", UsageError, "is not PACKAGE==VERSION"),
-        ("pypi:x==1 --index-url=elsewhere", UsageError, "is not PACKAGE==VERSION"),
+        ("pypi:x==1 --target=elsewhere", UsageError, "is not PACKAGE==VERSION"),
         ("fake:nobody", UsageError, "no fake model"),
     ],
 )

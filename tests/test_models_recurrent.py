@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from qualm.models import _product
 from qualm.models._recurrent import CELLS, Recurrent
 
 TORCHS = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -90,3 +91,15 @@ def test_dropout_between_layers_leaves_the_first_layer_alone(cell):
     _, plain = stack(x[:, :1], start)
     torch.testing.assert_close(stepped[0][0], plain[0][0], atol=1e-6, rtol=0)
     assert not torch.allclose(stepped[0][1], plain[0][1], atol=1e-3)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_without_avx_512_it_runs_in_float32_under_autocast(cell, monkeypatch):
+    ours, _ = stacks(cell)
+    x = torch.randn(4, 9, 7)
+    wanted, _ = ours(x, ours.empty(4))
+    monkeypatch.setattr(_product, "WIDE", False)
+    with torch.autocast("cpu", torch.bfloat16):
+        out, _ = ours(x, ours.empty(4))
+    assert out.dtype == torch.float32
+    assert torch.equal(out, wanted)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qualm.models import layers
+from qualm.models import _product, layers
 from qualm.models._adapters import Adapted
 from qualm.models._packed import Packed, in_half
 from qualm.models.layers import Conv1D, Linear, pack, together
@@ -31,6 +31,14 @@ def test_a_row_is_the_same_in_every_batch(dtype):
     for rows in ROWS:
         assert torch.equal(packed(x[:rows]), whole[:rows])
     assert torch.equal(packed(x.view(3, 100, 200)), whole.view(3, 100, -1))
+
+
+@torch.no_grad()
+def test_without_avx_512_a_row_is_the_same_in_every_batch(monkeypatch):
+    """There half precision, whose sums hang on the batch, is not read."""
+    monkeypatch.setattr(_product, "WIDE", False)
+    monkeypatch.setattr("qualm.models._packed.in_half", lambda weight: pytest.fail("half precision is read"))
+    test_a_row_is_the_same_in_every_batch(torch.bfloat16)
 
 
 def test_half_precision_is_used_where_it_loses_nothing():

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 LEAST = 2**23  # multiplications of a product for which it pays
 ROWS = 16  # of x, likewise
-WIDE = "AVX512" in torch.backends.cpu.get_cpu_capability()
+WIDE = "AVX512" in torch.backends.cpu.get_cpu_capability()  # what torch found; whoever wants those kernels asks here
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
