@@ -18,6 +18,7 @@ from qualm.cli.app import VERBS
 ROOT = Path(__file__).resolve().parents[1]
 MOST_MEGABYTES, MOST_DISTRIBUTIONS = 175, 62
 MOST_SECONDS = 0.3  # of processor time, the best of three: the wall clock also tells of other programs
+MOST_TIMES = 5  # what it takes here to load the parser of the command line alone, where that is more: CPUs differ
 HEAVY = {"torch", "numpy", "transformers", "tokenizers", "safetensors"}
 
 
@@ -91,6 +92,11 @@ def best(*arguments: str) -> float:
 LOADED = "import sys; print(*sorted({name.split('.')[0] for name in sys.modules}))"
 
 
+@pytest.fixture(scope="module")
+def most() -> float:
+    return max(MOST_SECONDS, MOST_TIMES * best("-c", "import cyclopts"))
+
+
 def test_import_loads_nothing_heavy_and_prints_nothing():
     loaded = set(run("-c", f"import qualm; {LOADED}")[0].split())
     assert "qualm" in loaded
@@ -98,8 +104,8 @@ def test_import_loads_nothing_heavy_and_prints_nothing():
     assert run("-c", "import qualm")[0] == ""
 
 
-def test_import_is_quick():
-    assert best("-c", "import qualm") < MOST_SECONDS
+def test_import_is_quick(most):
+    assert best("-c", "import qualm") < most
 
 
 @pytest.mark.parametrize("words", [["--help"], *([verb, "--help"] for verb in VERBS)], ids=" ".join)
@@ -111,8 +117,8 @@ def test_help_loads_nothing_heavy(words):
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["mend", "--help"]], ids=" ".join)
-def test_help_is_quick(words):
-    assert best("-m", "qualm", *words) < MOST_SECONDS
+def test_help_is_quick(words, most):
+    assert best("-m", "qualm", *words) < most
 
 
 def test_public_names_are_there_when_asked_for():
