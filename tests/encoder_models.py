@@ -13,6 +13,10 @@ from qualm.tokens.train import learn_wordpiece
 from tiny import TEXTS
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz.,?[]"
+VOCAB = 97
+COMMON = {"vocab_size": VOCAB, "max_position_embeddings": 40}
+SIZES = {**COMMON, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 80}
+NAMED = {"id2label": {0: "glad", 1: "sad", 2: "so-so"}, "label2id": {"glad": 0, "sad": 1, "so-so": 2}}
 MARKERS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 

@@ -99,7 +99,7 @@ def gpt(draw: Draw) -> Config:
 
 def bert(draw: Draw) -> Config:
     kind, head, many = (
-        draw(st.sampled_from(("bert", "roberta", "distilbert"))),
+        draw(st.sampled_from(("bert", "roberta", "distilbert", "qualm-bert", "qualm-distilbert"))),
         draw(st.sampled_from(HEADS)),
         draw(heads),
     )
@@ -111,7 +111,7 @@ def bert(draw: Draw) -> Config:
         num_attention_heads=many,
         intermediate_size=draw(st.integers(0, 12)),
         max_position_embeddings=draw(st.integers(TIME + 2, 20)),
-        type_vocab_size=None if kind == "distilbert" else draw(st.integers(1, 3)),
+        type_vocab_size=None if kind.endswith("distilbert") else draw(st.integers(1, 3)),
         pad_token_id=1,
         head=head,
         num_labels=draw(st.integers(1, 4)) if head in ("sequence", "token") else 0,

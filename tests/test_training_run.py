@@ -207,6 +207,12 @@ def test_what_was_learnt_is_gone_on_with(family, text, tmp_path):
     if keys:
         longer = train(text, tmp_path / "longer", Recipe(start=old.folder, length=32, dropout=0.1, train=still))
         assert load_model(longer.folder).config == with_keys(load_model(old.folder).config, {}, 0.1)
+    if family == "bert":
+        longest = train(text, tmp_path / "longest", Recipe(start=old.folder, length=50, train=still))
+        assert load_model(longest.folder).config.context == 50
+    elif family == "llama":
+        with pytest.raises(UsageError, match="50 tokens are more than the 32 positions"):
+            train(text, tmp_path / "longest", Recipe(start=old.folder, length=50, train=still))
 
 
 def test_an_encoder_without_a_head_for_it_learns_to_fill_in(text, tmp_path):

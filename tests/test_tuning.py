@@ -4,6 +4,7 @@ import json
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -72,6 +73,36 @@ def test_an_encoder_learns_labels(made, tmp_path):
     about = json.loads((tmp_path / "out" / "qualm.json").read_text())
     assert about["training"]["tuning"]["task"] == "classify"
     assert made["bert"].can == {"score", "fill", "embed", "weights"}  # it stays as it was
+
+
+def test_a_label_is_read_from_the_first_token_or_from_all(made, tmp_path):
+    rows, short = written(tmp_path, reviews()), replace(FAST, steps=10)
+
+    def kind(lm, folder: str, pooling: Literal["cls", "mean"] | None = None) -> str:
+        tune(lm, rows, tmp_path / folder, Tuning("classify", pooling=pooling, train=short))
+        return json.loads((tmp_path / folder / "config.json").read_text())["model_type"]
+
+    assert kind(made["bert"], "first") == kind(made["bert"], "first too", "cls") == "bert"
+    assert kind(made["bert"], "all", "mean") == "qualm-bert"
+    said = [qualm.load(tmp_path / folder).classify(["a kind soup", "cold"]) for folder in ("first", "first too", "all")]
+    assert said[0] == said[1] != said[2]
+    averaging = load_base(tmp_path / "all")
+    assert kind(averaging, "all again") == "qualm-bert"
+    assert kind(averaging, "back", "cls") == "bert"
+    words = [{"tokens": row["text"].split(), "tags": ["O", row["label"], "O"]} for row in reviews()]
+    tagged = tune(averaging, written(tmp_path, words, "words.jsonl"), tmp_path / "tags", Tuning("tag", train=short))
+    assert json.loads((tagged.folder / "config.json").read_text())["model_type"] == "bert"  # averages nothing
+    tune(made["bert"], rows, tmp_path / "merged", Tuning("classify", pooling="mean", lora=2, merge=True, train=short))
+    assert load_base(tmp_path / "merged").model.config.pooling == "mean"
+
+
+def test_a_mean_that_goes_with_nothing_is_refused():
+    with pytest.raises(UsageError, match="for classify, not tag") as caught:
+        Tuning("tag", pooling="mean")
+    assert caught.value.where == "pooling"
+    with pytest.raises(UsageError, match="would not know") as caught:
+        Tuning("classify", pooling="mean", lora=4)
+    assert caught.value.then == "say --merge"
 
 
 def test_several_labels_at_once(made, tmp_path):

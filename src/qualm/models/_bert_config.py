@@ -23,6 +23,8 @@ KIN = {
     "xlm-roberta": Kin("XLMRoberta", "roberta", ROBERTA),
     "distilbert": Kin("DistilBert", "distilbert", {"pad_token_id": 0}),
 }
+MEAN = "qualm-"  # before the name of a kin whose "sequence" head reads the mean of all tokens, as no other program does
+KIN |= {MEAN + name: kin._replace(start=f"Qualm{kin.start}") for name, kin in KIN.items()}
 HEADS = {
     "none": "Model",
     "masked": "ForMaskedLM",
@@ -47,8 +49,9 @@ DISTIL_EPS = 1e-12  # DistilBERT has no key for it
 class BertConfig(Config):
     """The keys of BERT's config.json; DistilBERT's are read and written under its own names.
 
-    `head` stands for the class in `architectures`. The labels of a "sequence" or "token" head are the words of
-    `id2label`; with problem_type "multi_label_classification" each is true or false by itself (sigmoid).
+    `head` stands for the class in `architectures`. A `model_type` with "qualm-" before its name averages (`pooling`).
+    The labels of a "sequence" or "token" head are the words of `id2label`; with problem_type
+    "multi_label_classification" each is true or false by itself (sigmoid).
     """
 
     vocab_size: int
@@ -142,7 +145,7 @@ class BertConfig(Config):
     def from_hf(cls, raw: Mapping[str, Any], where: str = "config.json") -> Self:
         kind = raw.get("model_type", "bert")
         values = {**KIN[kind].defaults, **raw} if kind in KIN else dict(raw)
-        if kind == "distilbert":
+        if str(kind).endswith("distilbert"):
             values = {DISTIL_KEYS.get(key, key): value for key, value in values.items()}
         if "head" in raw:
             raise InputError("key 'head' is not known, and could change the answers", where=where, then="remove it")
@@ -194,7 +197,17 @@ class BertConfig(Config):
     @property
     def distilled(self) -> bool:
         """No segments, no pooler but for a "sequence" head, and keys of its own."""
-        return self.model_type == "distilbert"
+        return self.model_type.endswith("distilbert")
+
+    @property
+    def pooling(self) -> str:
+        """What a "sequence" head reads of a text: "cls", the first token's hidden state, or "mean", that of all."""
+        return "mean" if self.model_type.startswith(MEAN) else "cls"
+
+    def pooled_by(self, pooling: str) -> Self:
+        """The config with another `pooling`."""
+        kind = self.model_type.removeprefix(MEAN)
+        return replace(self, model_type=MEAN + kind if pooling == "mean" else kind)
 
     @property
     def counts_from_pad(self) -> bool:

@@ -121,15 +121,15 @@ class Layers(nn.Module):
 
 
 class Pooler(nn.Module):
-    """A layer over the first token's hidden state: tanh, in DistilBERT ReLU."""
+    """A layer over the hidden state that stands for a text: tanh, in DistilBERT ReLU."""
 
     def __init__(self, config: BertConfig):
         super().__init__()
         self.squash = F.relu if config.distilled else torch.tanh
         self.dense = Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, first: Tensor) -> Tensor:
-        return self.squash(self.dense(first))
+    def forward(self, text: Tensor) -> Tensor:
+        return self.squash(self.dense(text))
 
 
 class Body(nn.Module):
@@ -231,10 +231,19 @@ class Bert(Encoder):
         if c.head == "masked":
             return self.cls["predictions"](hidden)
         if c.head == "sequence":
-            first = hidden[:, :1]
-            first = self._dropped(first) if c.counts_from_pad else first  # RoBERTa drops before the pooler too
-            return self.classifier(self._dropped(self.pooled(first)))
+            text = self._text(hidden, lengths)
+            text = self._dropped(text) if c.counts_from_pad else text  # RoBERTa drops before the pooler too
+            return self.classifier(self._dropped(self.pooled(text)))
         return (self.qa_outputs if c.head == "question" else self.classifier)(self._dropped(hidden))
+
+    def _text(self, hidden: Tensor, lengths: Tensor | None) -> Tensor:
+        """(B, 1, D): the hidden state of the first token, or the mean of those (B, T, D) that count."""
+        if self.config.pooling == "cls":
+            return hidden[:, :1]
+        counts = counted(lengths, hidden.shape[1])
+        if lengths is None or counts is None:
+            return hidden.mean(1, keepdim=True)
+        return hidden.where(counts[:, 0, 0, :, None], 0).sum(1, keepdim=True) / lengths[:, None, None]
 
     def _dropped(self, x: Tensor) -> Tensor:
         return dropout(x, self.config.head_dropout, self.training)

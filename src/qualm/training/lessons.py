@@ -97,7 +97,7 @@ class Classify(Lesson):
             raise InputError(f"all rows have the label {self.labels[0]!r}", where=records[0].where, then="add others")
 
     def prepare(self, model: Model, seed: int) -> Model:
-        return with_head(model, "sequence", self.labels, seed, self.several)
+        return with_head(model, "sequence", self.labels, seed, self.several, self.wanted.pooling)
 
     def example(self, record: Record) -> Example:
         places = [_place(label, self.labels, record) for label in self._labels(record)]

@@ -20,7 +20,7 @@ class Making:
             else what suits the family.
         dropout: The share that is dropped in training, at every place where the family drops anything.
         keys: Keys of config.json that are to be otherwise than the dial has them, such as cell=gru.
-        length: Tokens that the model sees at once.
+        length: Tokens that the model sees at once. If `start` has a table of fewer positions, it grows.
         vocab: Tokens of the tokenizer that is learnt; 0 for as many as suit the size.
         tokenizer: A folder with a tokenizer to use in place of learning one.
         held_out: The share of documents to validate on, or a file or folder of them.
@@ -108,6 +108,9 @@ class Lessons:
             seq2seq (prompt, completion), chat (messages) or prefer (prompt, chosen, rejected).
         length: Tokens of an example at most; 0 for as many as the model can look at, up to 512.
         held_out: The share of rows to validate on, if the data brings none.
+        pooling: Of classify, what a label is read from: cls, the first token's state; mean, that of all tokens, which
+            suits a model that was never taught what its first token stands for, and which no other program reads. By
+            default as the model has it.
         preference: The loss of prefer: dpo; ipo, which does not run away where the better answer is always the same;
             kto, which takes each answer by itself.
         beta: Of prefer, how dear it is to depart from the model that was given.
@@ -121,6 +124,7 @@ class Lessons:
     task: str
     length: int = 0
     held_out: float = 0.1
+    pooling: Literal["cls", "mean"] | None = None
     preference: Literal["dpo", "ipo", "kto"] = "dpo"
     beta: float = 0.1
     lora: int = 0
@@ -133,6 +137,10 @@ class Lessons:
         for name in ("lora", "alpha", "beta"):
             if getattr(self, name) < 0 or (name == "beta" and not self.beta):
                 raise UsageError(f"must be above 0, not {getattr(self, name)}", where=name)
+        if self.pooling and self.task != "classify":
+            raise UsageError(f"is for classify, not {self.task}", where="pooling", then="leave it out")
+        if self.pooling == "mean" and self.lora and not self.merge:
+            raise UsageError("a program that reads the adapter would not know", where="pooling", then="say --merge")
         for name in ("alpha", "dora", "targets", "merge"):
             if getattr(self, name) and not self.lora:
                 raise UsageError("is for an adapter, and none is asked for", where=name, then="say --lora 8")

@@ -25,7 +25,7 @@ from qualm.models.store import CONFIG, family_of, load_model, parameters
 from qualm.tokens.tokenizer import Tokens
 from qualm.tokens.train import train_bpe
 from qualm.training.checkpoint import claimed
-from qualm.training.heads import with_config
+from qualm.training.heads import with_config, with_positions
 from qualm.training.loop import Hooks, Result, fit
 from qualm.training.objectives import objective_of
 from qualm.training.page import NAME, About, Page
@@ -163,6 +163,7 @@ def _tokens(documents: list[Document], recipe: Recipe, work: Path) -> Tokens:
 def _model(recipe: Recipe, tokens: Tokens) -> Model:
     if recipe.start:
         model = objective_of(recipe).prepared(load_model(recipe.start), recipe.train.seed)
+        model = with_positions(model, recipe.length)
         return with_config(model, with_keys(model.config, {}, recipe.dropout), recipe.train.seed)
     special = {"bos_token_id": tokens.bos_id, "eos_token_id": tokens.eos_id, "pad_token_id": tokens.pad_id}
     vocab = recipe.vocab or (tokens.vocab_size if recipe.tokenizer or recipe.teacher else 0)
