@@ -32,7 +32,7 @@ from qualm.training.page import NAME, About, Page
 from qualm.training.parallel import Ranks
 from qualm.training.recipe import Recipe
 from qualm.training.sharded import check_processes
-from qualm.training.size import check_length, config_of, depth_of, made, vocab_of, with_keys
+from qualm.training.size import check_floats, check_length, config_of, depth_of, made, vocab_of, with_keys
 
 ENOUGH, OFTEN = 20, 4  # tokens a parameter (Hoffmann et al. 2022); passes over the text (Muennighoff et al. 2023)
 
@@ -162,8 +162,9 @@ def _tokens(documents: list[Document], recipe: Recipe, work: Path) -> Tokens:
 
 def _model(recipe: Recipe, tokens: Tokens) -> Model:
     if recipe.start:
-        model = objective_of(recipe).prepared(load_model(recipe.start), recipe.train.seed)
-        model = with_positions(model, recipe.length)
+        known = load_model(recipe.start)
+        check_floats(known)
+        model = with_positions(objective_of(recipe).prepared(known, recipe.train.seed), recipe.length)
         return with_config(model, with_keys(model.config, {}, recipe.dropout), recipe.train.seed)
     special = {"bos_token_id": tokens.bos_id, "eos_token_id": tokens.eos_id, "pad_token_id": tokens.pad_id}
     vocab = recipe.vocab or (tokens.vocab_size if recipe.tokenizer or recipe.teacher else 0)

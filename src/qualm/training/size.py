@@ -9,6 +9,8 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
+import torch
+
 from qualm import registry
 from qualm.config import to_dict
 from qualm.errors import InputError, UsageError
@@ -84,6 +86,15 @@ def check_length(length: int, model: Model) -> None:
             f"{length} tokens are more than the {model.config.context} positions of the model",
             where="length",
             then=f"say --length {model.config.context} or less",
+        )
+
+
+def check_floats(model: Model) -> None:
+    """Raises UsageError if weights are in 8 bits, which take no step."""
+    if any(tensor.dtype == torch.int8 for tensor in model.state_dict().values()):
+        raise UsageError(
+            f"this {model.config.model_type} model's weights are in 8 bits, and do not learn",
+            then="name the model that it was made from",
         )
 
 

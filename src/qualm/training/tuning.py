@@ -31,7 +31,7 @@ from qualm.training.preferences import Prefer
 from qualm.training.recipe import Tuning
 from qualm.training.settings import TuneSettings, rate_for
 from qualm.training.sharded import check_processes
-from qualm.training.size import check_length
+from qualm.training.size import check_floats, check_length
 
 LESSONS: dict[str, type[Lesson]] = {
     "classify": Classify,
@@ -78,6 +78,7 @@ def tune(pupil: Pupil, data: Path | str, output: Path | str, tuning: Tuning, hoo
     if any((output / name).exists() for name in ("config.json", files.CONFIG)) and not work.exists():
         raise InputError("there is a model already", where=str(output), then="name another folder")
     check_processes(tuning.train)
+    check_floats(pupil.model)
     check_length(tuning.length, pupil.model)
     kind = lesson_of(tuning.task, pupil.model)
     rows, held = read_records(data)
