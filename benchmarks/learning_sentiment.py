@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from learning_figure import Columns, Figure, Measured, Plan, Seeds
-from learning_reviews import CACHE, Row, Task, chinese, english
+from learning_reviews import CACHE, Row, Task, chinese, english, goods, tweets
 from torch import Tensor
 
 from qualm.auditing.intervals import interval
@@ -42,7 +42,7 @@ PHASES = ((16, 1000), (32, 1000), (0, 5000))  # tokens a row (0: as many as the 
 MASKED = TrainSettings(lr=1e-3, optimiser="muon", save_every=500, schedule="constant")
 HIDDEN = 0.2
 OWN, OWN_RATE, DROPOUT = 1000, 5e-4, 0.1  # updates on what is most like the tests, from which on it drops
-TUNE, RATES = 1600, (1e-4, 2e-4)  # steps of 16 rows
+RATES = (1e-4, 2e-4)
 FEW, TUNE_FEW = 10, 400  # one label in so many, and the steps that these are learnt in
 POOLING: Pooling = "mean"  # of what was taught by hidden tokens alone, which tell it nothing of its first one
 MINILM_STEPS, MINILM_RATES = 240, (1e-4, 2e-4)
@@ -219,12 +219,12 @@ class Subject:
 
 def with_few_labels(task: Task) -> Task:
     learnt, chosen = (rows[: len(rows) // FEW] for rows in (task.learnt, task.chosen))
-    return replace(task, name=f"{task.name}, a tenth of the labels", learnt=learnt, chosen=chosen)
+    return replace(task, name=f"{task.name}, a tenth of the labels", learnt=learnt, chosen=chosen, steps=TUNE_FEW)
 
 
-def subjects(task: Task, plan: Plan, few: bool) -> Iterator[Subject]:
+def subjects(task: Task, plan: Plan) -> Iterator[Subject]:
     phases = tuple((length, plan.steps(steps)) for length, steps in PHASES)
-    steps = plan.steps(TUNE_FEW if few else TUNE)
+    steps = plan.steps(task.steps)
     yield Subject("BERT, pretrained on plain text", phases, plan.steps(OWN), RATES, steps)
     yield Subject("the same, not pretrained", (), 0, RATES, steps)
     if task.name == "SST-2":
@@ -248,14 +248,14 @@ def measure(plan: Plan) -> Figure:
         "sentence. SST-2: its 872 dev sentences; ChnSentiCorp: 800 hotel reviews drawn at random.",
         ("data", "subject", "accuracy", "each seed", "beside TF-IDF", "seconds a seed"),
     )
-    whole = (english(plan.shared), chinese(plan.shared, plan.work))
+    whole = (english(plan.shared), tweets(plan.shared), chinese(plan.shared, plan.work), goods(plan.shared, plan.work))
     for task in (task for each in whole for task in (each, with_few_labels(each))):
         words, data = {"value": by_words(task)}, plan.work / task.name
         for name, texts in (("text", task.plain), ("own", task.own)):
             written(data / name / "plain.jsonl", ({"text": text} for text in texts))
         base = interval(words, np.arange(len(task.tested)))
         figure.add(task.name, "TF-IDF, logistic regression", base, "", None, "")
-        for subject in subjects(task, plan, few=task not in whole):
+        for subject in subjects(task, plan):
             wanted = plan.seeds and plan.wants(f"{task.name} {subject.name}")
             if every := measured(plan, task, data, subject) if wanted else []:
                 seeds = Seeds([Measured({"value": one.columns["value"]}, one.seconds) for one in every])

