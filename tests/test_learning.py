@@ -187,6 +187,27 @@ def test_a_long_text_keeps_its_beginning_and_its_end(part):
     assert sentiment.shortened(lm, "0 1") == "0 1"
 
 
+@pytest.mark.parametrize(("kept", "last", "wanted"), [(2, 3, "step-000010"), (3, 2, "tuned"), (2, 2, "tuned")])
+def test_the_last_weights_are_taken_where_they_tell_more_rows(part, tmp_path, monkeypatch, kept, last, wanted):
+    sentiment, told = part("sentiment"), {"tuned": kept, "step-000010": last}
+    rows = [("a", "1")] * 4
+
+    def tune(lm, data, output, tuning):
+        for step in ("step-000002", "step-000010"):
+            (output / "run" / step).mkdir(parents=True)
+
+    def right(path, asked):
+        return np.arange(4) < told[path.name] if asked is rows else np.array([path.name])
+
+    for name, fake in (("tune", tune), ("right", right), ("load_base", lambda path: path)):
+        monkeypatch.setattr(sentiment, name, fake)
+    monkeypatch.setattr(sentiment, "shortened", lambda lm, text: text)
+    task = part("reviews").Task("made up", rows, rows, [("b", "0")], (), (), 10, 10)
+    found = sentiment.tuned(None, task, tmp_path, "mean", sentiment.TuneSettings(steps=10))
+    assert found["value"].tolist() == [wanted]
+    assert found["chosen"].sum() == max(kept, last)
+
+
 def test_what_is_tested_and_its_near_copies_are_not_learnt_from(part):
     """As a whole, with other marks, or by a run of words; a text of a few words only as a whole."""
     reviews = part("reviews")
