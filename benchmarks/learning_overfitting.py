@@ -18,8 +18,9 @@ from qualm.tokens.tokenizer import Tokens
 from qualm.tokens.train import train_bpe
 from qualm.training.data import Rows, TokenRows
 from qualm.training.loop import Hooks, fit
-from qualm.training.losses import bits_per_byte, causal
+from qualm.training.losses import causal
 from qualm.training.noise import ShakenRows, SplitRows
+from qualm.training.reading import bits_per_byte
 from qualm.training.settings import TrainSettings
 
 VOCAB, LENGTH, WIDTH = 400, 64, 96

@@ -144,18 +144,14 @@ def right(lm: LM, rows: Sequence[Row]) -> np.ndarray:
 
 
 def tuned(lm: LM, task: Task, folder: Path, pooling: Pooling, settings: TuneSettings) -> Columns:
-    """Which tests a model gets right that was tuned, and which of the rows to choose by: with the weights of the least
-    loss or the last ones, whichever get more of these. Loss may rise while more and more rows are told right (Guo et
-    al. 2017, arXiv 1706.04599, section 3).
+    """Which tests a model gets right that was tuned, and which of the rows to choose by, with the weights that get most
+    of these. Loss may rise while more and more rows are told right (Guo et al. 2017, arXiv 1706.04599, section 3).
     """
     for name, rows in (("train", task.learnt), ("validation", task.chosen)):
         written(folder / "rows" / f"{name}.jsonl", ({"text": shortened(lm, t), "label": label} for t, label in rows))
-    tune(lm, folder / "rows", folder / "tuned", Tuning("classify", pooling=pooling, train=settings))
-    last = max((folder / "tuned" / "run").glob("step-*"), key=lambda path: path.name)
-    made = [load_base(path) for path in (folder / "tuned", last)]
-    chosen = [right(each, task.chosen) for each in made]
-    best = int(np.argmax([each.mean() for each in chosen]))
-    return {"value": right(made[best], task.tested), "chosen": chosen[best]}
+    tune(lm, folder / "rows", folder / "tuned", Tuning("classify", pooling=pooling, keep="accuracy", train=settings))
+    made = load_base(folder / "tuned")
+    return {"value": right(made, task.tested), "chosen": right(made, task.chosen)}
 
 
 def pretrained(task: Task, data: Path, folder: Path, seed: int, phases: Phases) -> Path:

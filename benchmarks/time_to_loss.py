@@ -30,7 +30,8 @@ from qualm.models.llama import Llama
 from qualm.tokens.train import train_bpe
 from qualm.training.data import TokenRows
 from qualm.training.loop import Hooks, fit
-from qualm.training.losses import bits_per_byte, causal
+from qualm.training.losses import causal
+from qualm.training.reading import bits_per_byte
 from qualm.training.settings import TrainSettings
 from qualm.training.size import build
 

@@ -15,7 +15,7 @@ from qualm.corpus.formats.text import SECTION
 from qualm.errors import InputError, UsageError
 from qualm.tokens.train import train_bpe
 from qualm.training.data import IGNORE, TokenRows
-from qualm.training.losses import bits_per_byte, total_nats
+from qualm.training.reading import bits_per_byte, total_nats
 
 CHAT = ({"role": "user", "content": "Where does Bilo live?"}, {"role": "assistant", "content": "In Sundra. 住在那里。"})
 

@@ -3,8 +3,10 @@
 import gzip
 import importlib
 import io
+import json
 import math
 import os
+import random
 import tarfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -187,25 +189,17 @@ def test_a_long_text_keeps_its_beginning_and_its_end(part):
     assert sentiment.shortened(lm, "0 1") == "0 1"
 
 
-@pytest.mark.parametrize(("kept", "last", "wanted"), [(2, 3, "step-000010"), (3, 2, "tuned"), (2, 2, "tuned")])
-def test_the_last_weights_are_taken_where_they_tell_more_rows(part, tmp_path, monkeypatch, kept, last, wanted):
-    sentiment, told = part("sentiment"), {"tuned": kept, "step-000010": last}
-    rows = [("a", "1")] * 4
-
-    def tune(lm, data, output, tuning):
-        for step in ("step-000002", "step-000010"):
-            (output / "run" / step).mkdir(parents=True)
-
-    def right(path, asked):
-        return np.arange(4) < told[path.name] if asked is rows else np.array([path.name])
-
-    for name, fake in (("tune", tune), ("right", right), ("load_base", lambda path: path)):
-        monkeypatch.setattr(sentiment, name, fake)
-    monkeypatch.setattr(sentiment, "shortened", lambda lm, text: text)
-    task = part("reviews").Task("made up", rows, rows, [("b", "0")], (), (), 10, 10)
-    found = sentiment.tuned(None, task, tmp_path, "mean", sentiment.TuneSettings(steps=10))
-    assert found["value"].tolist() == [wanted]
-    assert found["chosen"].sum() == max(kept, last)
+def test_the_weights_are_taken_that_tell_most_of_the_rows_to_choose_by(part, tmp_path):
+    sentiment, lm = part("sentiment"), tiny_encoder("sequence", "no yes", context=16)
+    rng = random.Random(0)
+    rows = [(rng.choice(("no no", "yes yes")), rng.choice("01")) for _ in range(50)]  # chance alone
+    task = part("reviews").Task("made up", rows[:30], rows[30:], rows[:5], (), (), 10, 10)
+    settings = sentiment.TuneSettings(steps=30, lr=1e-2, eval_every=3, threads=1)
+    found = sentiment.tuned(lm, task, tmp_path, "mean", settings)
+    told = map(json.loads, (tmp_path / "tuned" / "run" / "metrics.jsonl").read_text().splitlines())
+    least = min(row["validation"] for row in told if "validation" in row)
+    assert found["chosen"].mean() == pytest.approx(1 - least)
+    assert found["value"].shape == (5,)
 
 
 def test_what_is_tested_and_its_near_copies_are_not_learnt_from(part):

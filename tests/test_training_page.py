@@ -52,11 +52,13 @@ def rows(count: int = 30) -> list[dict]:
     return read
 
 
-def page_of(folder, read: list[dict], told: list[str] = (), fault: str = "", name: str = "m") -> str:
+def page_of(
+    folder, read: list[dict], told: list[str] = (), fault: str = "", name: str = "m", unit: str = "nats a token"
+) -> str:
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in read))
     when = "2026-01-01T00:00:00+00:00"
     (folder / "log.jsonl").write_text("".join(json.dumps({"when": when, "event": e}) + "\n" for e in told))
-    about = About(name, "nats a token", {("Data", "数据"): {"documents": name, "apart": True, "nothing": None}})
+    about = About(name, unit, {("Data", "数据"): {"documents": name, "apart": True, "nothing": None}})
     Page(folder, folder / "training.html", about).write(fault)
     return (folder / "training.html").read_text(encoding="utf-8")
 
@@ -125,6 +127,13 @@ def test_the_sentence_tells_the_best_reading_and_the_time_left(tmp_path):
     assert "time left" in text
     assert "time left" not in "".join(Read(page_of(tmp_path, [{**r, "steps": 30} for r in rows(30)])).words["en"])
     assert "No step is done yet." in page_of(tmp_path, [])
+
+
+def test_errors_are_not_drawn_on_the_scale_of_a_loss(tmp_path):
+    text = "".join(Read(page_of(tmp_path, rows(30), unit="errors a target")).words["en"])
+    assert "at best 1.167 errors a target" in text
+    assert "Held out, errors a target" in text
+    assert "Held out, " not in "".join(Read(page_of(tmp_path, rows(30))).words["en"])
 
 
 def test_curves_show_what_was_measured():

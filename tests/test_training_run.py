@@ -21,7 +21,7 @@ from qualm.models.store import load_model, parameters
 from qualm.tokens.tokenizer import Tokens
 from qualm.training.heads import with_head
 from qualm.training.loop import Hooks
-from qualm.training.losses import bits_per_byte
+from qualm.training.reading import bits_per_byte
 from qualm.training.recipe import Recipe
 from qualm.training.run import train
 from qualm.training.settings import TrainSettings

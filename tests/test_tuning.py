@@ -2,11 +2,13 @@
 
 import json
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 
 import qualm
 from qualm.corpus.records import Record, read_records, split_records
@@ -17,6 +19,7 @@ from qualm.teaching import Tuning, tune
 from qualm.training.data import IGNORE
 from qualm.training.lessons import Chat, Pairs, Question, Tag
 from qualm.training.loop import Hooks
+from qualm.training.losses import label_nats, labels_right
 from qualm.training.recipe import Recipe
 from qualm.training.run import train
 from qualm.training.settings import TrainSettings, TuneSettings
@@ -103,6 +106,60 @@ def test_a_mean_that_goes_with_nothing_is_refused():
     with pytest.raises(UsageError, match="would not know") as caught:
         Tuning("classify", pooling="mean", lora=4)
     assert caught.value.then == "say --merge"
+
+
+@pytest.mark.parametrize("task", ["classify", "tag"])
+def test_the_weights_that_tell_most_right_can_be_kept(made, tmp_path, task):
+    """Labels that are wrong by chance: a model that learns them by heart loses nats before it loses labels."""
+    rng, rows = random.Random(2), reviews()
+    for row in rows:
+        row["label"] = rng.choice("+-") if rng.random() < 0.4 else row["label"]
+    if task == "tag":
+        rows = [{"tokens": row["text"].split(), "tags": ["O", row["label"], "O"]} for row in rows]
+    data, settings = written(tmp_path, rows), replace(FAST, steps=40, eval_every=4, save_every=40)
+    said: dict[str, list[str]] = {"loss": [], "accuracy": []}
+    kept = {
+        keep: tune(
+            made["bert"],
+            data,
+            tmp_path / keep,
+            Tuning(task, keep=keep, train=settings),  # type: ignore[arg-type]
+            Hooks(on_event=said[keep].append),
+        )
+        for keep in ("loss", "accuracy")
+    }
+    read = [line for line in said["accuracy"] if line.startswith("held out: ")]
+    assert read == [line for line in said["loss"] if line.startswith("held out: ")]  # they learn the same
+    losses, right = zip(*(map(float, re.findall(r"[\d.]+", line)) for line in read), strict=True)
+    assert kept["loss"].result.best_step == 4 * (1 + losses.index(min(losses)))
+    assert kept["accuracy"].result.best_step == 4 * (1 + right.index(max(right)))
+    assert kept["accuracy"].result.best == pytest.approx(1 - max(right), abs=1e-4)
+    assert kept["accuracy"].figures["accuracy"] == pytest.approx(max(right), abs=1e-4)
+    units = [json.loads((tmp_path / keep / "qualm.json").read_text())["training"]["unit"] for keep in kept]
+    assert units == ["nats a target", "errors a target"]
+    if task == "classify":
+        _, held = split_records(*read_records(data)[:1], 0.1)
+        found = qualm.load(tmp_path / "accuracy").classify([row["text"] for row in held])
+        share = sum(max(p, key=p.get) == row["label"] for p, row in zip(found, held, strict=True)) / len(held)
+        assert share == pytest.approx(max(right), abs=1e-4)
+
+
+def test_what_is_told_right_is_counted_of_texts_tokens_and_several_labels():
+    one = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0]])
+    assert labels_right(one, torch.tensor([0, 0, 0])) == 2
+    words = one[None]
+    assert labels_right(words, torch.tensor([[0, IGNORE, 1]])) == 1
+    assert label_nats(words, torch.tensor([[0, IGNORE, 1]]))[1] == 2
+    several = torch.tensor([[2.0, -1.0], [0.5, 1.0]])
+    assert labels_right(several, torch.tensor([[1.0, 1.0], [0.0, 1.0]])) == 2
+    assert label_nats(several, torch.tensor([[1.0, 1.0], [0.0, 1.0]]))[1] == 4
+
+
+def test_most_right_cannot_be_kept_of_what_is_not_right_or_wrong():
+    for task in ("seq2seq", "chat", "qa"):
+        with pytest.raises(UsageError, match="told right or wrong") as caught:
+            Tuning(task, keep="accuracy")
+        assert caught.value.where == "keep"
 
 
 def test_several_labels_at_once(made, tmp_path):

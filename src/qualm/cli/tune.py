@@ -53,7 +53,7 @@ def tune(
     if not first:
         return None
     common.result(told(tuned, tuning), str(tuned.folder))
-    if "kl" in tuned.figures:
+    if len(tuned.figures) > 1:
         common.remark("held out: " + ", ".join(f"{name} {value:.4g}" for name, value in tuned.figures.items()))
     common.remark(f"use it: {NEXT[tuning.task].format(output)}")
     return None
@@ -80,7 +80,7 @@ def told(tuned: "Tuned", tuning: Tuning) -> dict[str, Any]:
         "steps": result.steps,
         "loss": result.loss,
         "validation": result.best,
-        "unit": "nats a target",
+        "unit": tuning.unit,
         "figures": dict(tuned.figures),
         "best_step": result.best_step,
         "seconds": round(result.seconds, 3),

@@ -4,6 +4,7 @@ Columns are those that data sets usually have: text + label; tokens + tags; ques
 completion (or source + target); messages.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +15,10 @@ from qualm.errors import InputError, QualmError
 from qualm.models.base import Decoder, Encoder, EncoderDecoder, Model
 from qualm.tokens.pairs import join
 from qualm.tokens.tokenizer import Tokens
-from qualm.training.data import IGNORE, ExampleRows
+from qualm.training.data import IGNORE, Batch, ExampleRows
 from qualm.training.heads import with_head
-from qualm.training.losses import Loss, Seq2Seq, causal, classified, spanned, tagged
-from qualm.training.objectives import mean_nats
+from qualm.training.losses import Loss, Seq2Seq, causal, head_logits, label_nats, labelled, labels_right, spanned
+from qualm.training.reading import each, mean_nats
 from qualm.training.recipe import Lessons
 
 Example = Mapping[str, Any]
@@ -84,10 +85,30 @@ class Lesson(ABC):
         return {"ids": both.ids, "segments": both.segments}
 
 
-class Classify(Lesson):
-    """One label a text (or pair of texts), or with lists of labels several."""
+class Labels(Lesson):
+    """Of a fixed set: one a text, several, or one a word."""
 
     of = (Encoder,)
+    labels: Sequence[str]
+
+    def loss(self, model: Model) -> Loss:
+        return labelled
+
+    def read(self, model: Model, rows: ExampleRows, loss: Loss) -> Mapping[str, float]:
+        """`accuracy` besides: the share of targets told right, where of several labels a text each is a target."""
+
+        def some(model: Any, batch: Batch) -> tuple[float, int, int]:
+            logits = head_logits(model, batch)
+            nats, count = label_nats(logits, batch["labels"])
+            return float(nats), count, labels_right(logits, batch["labels"])
+
+        nats, counts, right = zip(*each(model, rows, some), strict=True)
+        count = max(1, sum(counts))
+        return {"loss": math.fsum(nats) / count, "accuracy": sum(right) / count}
+
+
+class Classify(Labels):
+    """One label a text (or pair of texts), or with lists of labels several."""
 
     def __init__(self, tokens: Tokens, length: int, records: Sequence[Record], wanted: Lessons = Lessons("")):
         super().__init__(tokens, length, records, wanted)
@@ -112,14 +133,9 @@ class Classify(Lesson):
 
         return record.take("label", kind, "a label" + (", nor a list of labels" if self.several else ""))
 
-    def loss(self, model: Model) -> Loss:
-        return classified
 
-
-class Tag(Lesson):
+class Tag(Labels):
     """One tag a word: of `tokens`, words in order, which are joined with spaces, and `tags`."""
-
-    of = (Encoder,)
 
     def __init__(self, tokens: Tokens, length: int, records: Sequence[Record], wanted: Lessons = Lessons("")):
         super().__init__(tokens, length, records, wanted)
@@ -150,9 +166,6 @@ class Tag(Lesson):
             "ids": [*start, *ids, *end],
             "labels": [*[IGNORE] * len(start), *labels[:most], *[IGNORE] * len(end)],
         }
-
-    def loss(self, model: Model) -> Loss:
-        return tagged
 
 
 class Question(Lesson):

@@ -1,19 +1,16 @@
 """Losses: (model, batch) in, the summed nats and the number of targets out, so that any split of a batch adds up."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qualm.corpus.packing import Packed
 from qualm.errors import UsageError
 from qualm.models._recurrent import RecurrentCache
 from qualm.models.base import Causal, Decoder, Encoder, EncoderDecoder
-from qualm.training.data import IGNORE, Batch, TokenRows
+from qualm.training.data import IGNORE, Batch
 from qualm.training.head import causal_nats, cross_entropy
 
 Loss = Callable[[Any, Batch], tuple[Tensor, int]]
@@ -96,49 +93,37 @@ class Seq2Seq:
         return causal_nats(model, hidden, labels, self.smoothing), counted(labels)
 
 
-def classified(model: Encoder, batch: Batch) -> tuple[Tensor, int]:
-    """Of one label a text, `labels` (B,) long, or of several, (B, labels) of 0 and 1."""
-    logits = model(batch["ids"], batch.get("lengths"), batch.get("segments"))  # (B, labels)
-    labels = batch["labels"]
-    if labels.dim() == 2:
+def head_logits(model: Encoder, batch: Batch) -> Tensor:
+    """What a model with a head says of each text, (B, L), or of each token, (B, T, L)."""
+    return model(batch["ids"], batch.get("lengths"), batch.get("segments"))  # type: ignore[no-any-return]
+
+
+def label_nats(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+    """Of one label each, as a long one less dimension than `logits` (..., L), IGNORE where there is none, or of several
+    each, as 0 and 1 for every logit.
+    """
+    if labels.dim() == logits.dim():
         return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="sum"), labels.numel()
-    return F.cross_entropy(logits, labels, reduction="sum"), len(labels)
+    flat = logits.flatten(0, -2)
+    return F.cross_entropy(flat, labels.flatten(), ignore_index=IGNORE, reduction="sum"), counted(labels)
 
 
-def tagged(model: Encoder, batch: Batch) -> tuple[Tensor, int]:
-    """Of one label a token, `labels` (B, T), IGNORE where there is none."""
-    logits = model(batch["ids"], batch.get("lengths"))  # (B, T, labels)
-    labels = batch["labels"]
-    summed = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")
-    return summed, counted(labels)
+def labels_right(logits: Tensor, labels: Tensor) -> int:
+    """How many of the targets of `label_nats` are told right."""
+    if labels.dim() == logits.dim():
+        return int(((logits > 0) == (labels > 0)).sum())
+    return int((logits.argmax(-1) == labels).sum())  # none is IGNORE
+
+
+def labelled(model: Encoder, batch: Batch) -> tuple[Tensor, int]:
+    """Of labels a text or a token, as `label_nats`."""
+    return label_nats(head_logits(model, batch), batch["labels"])
 
 
 def spanned(model: Encoder, batch: Batch) -> tuple[Tensor, int]:
     """Of the answer's first and last place, `starts` and `stops` (B,), among the places that count."""
-    logits = model(batch["ids"], batch.get("lengths"), batch.get("segments"))  # (B, T, 2)
+    logits = head_logits(model, batch)  # (B, T, 2)
     padding = torch.arange(logits.shape[1], device=logits.device) >= batch["lengths"][:, None]
     first, last = logits.masked_fill(padding[..., None], -torch.inf).unbind(-1)
     at_start = F.cross_entropy(first, batch["starts"], reduction="sum")
     return at_start + F.cross_entropy(last, batch["stops"], reduction="sum"), 2 * len(logits)
-
-
-@torch.inference_mode()
-def total_nats(model: Any, packed: Packed, length: int, batch: int = 16, apart: bool = False) -> float:
-    """Nats of all tokens of the packed documents, read in rows of `length`, summed in float64.
-
-    The model is read in evaluation mode and left in the mode it was in.
-    """
-    rows, training = TokenRows(packed, length, apart), model.training
-    device = next(model.parameters()).device
-    model.eval()
-    try:
-        starts = range(0, len(rows), batch)
-        groups = (np.arange(start, min(start + batch, len(rows))) for start in starts)
-        return math.fsum(float(causal(model, rows.batch(group, group).to(device))[0].double()) for group in groups)
-    finally:
-        model.train(training)
-
-
-def bits_per_byte(model: Any, packed: Packed, length: int, batch: int = 16, apart: bool = False) -> float:
-    """Bits a UTF-8 byte of the packed documents; end tokens and template cost bits and count no bytes."""
-    return total_nats(model, packed, length, batch, apart) / math.log(2) / packed.bytes

@@ -1,12 +1,8 @@
 """What a family learns from plain text: which rows are made of it, what is to be predicted, and how it is read."""
 
-import math
 from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any, ClassVar
-
-import numpy as np
-import torch
 
 from qualm import registry
 from qualm.corpus.packing import Packed
@@ -20,12 +16,12 @@ from qualm.tokens.train import SPECIAL
 from qualm.training.data import Rows, StreamRows, TokenRows
 from qualm.training.distil import Distilled, read_teacher
 from qualm.training.heads import with_head
-from qualm.training.losses import Carried, Loss, Seq2Seq, bits_per_byte, causal, masked
+from qualm.training.losses import Carried, Loss, Seq2Seq, causal, masked
 from qualm.training.noise import SENTINELS, SPAN, GoldfishRows, MaskedRows, ShakenRows, SpanRows, SplitRows
+from qualm.training.reading import bits_per_byte, mean_nats
 from qualm.training.recipe import Recipe
 
 MASK = "<|mask|>"
-READ = 16  # rows read at once in validation
 
 
 class Objective(ABC):
@@ -196,16 +192,3 @@ def objective_of(recipe: Recipe) -> type[Objective]:
     if recipe.teacher and name != "distil":
         raise UsageError(f"a teacher teaches nothing by {name!r}", then="leave out the objective, or the teacher")
     return OBJECTIVES[name]
-
-
-@torch.inference_mode()
-def mean_nats(model: Any, rows: Rows, loss: Loss) -> float:
-    """Nats a target of all rows, with the noise of epoch 0, the model in evaluation mode."""
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
-    try:
-        groups = np.array_split(np.arange(len(rows)), math.ceil(len(rows) / READ))
-        parts = [loss(model, rows.batch(group, np.zeros_like(group)).to(device)) for group in groups]
-        return math.fsum(float(nats) for nats, _ in parts) / max(1, sum(count for _, count in parts))
-    finally:
-        model.train(training)

@@ -15,6 +15,7 @@ from qualm.page.markup import Child, Html, both, h
 from qualm.page.sheet import LANGUAGES, SWITCH, THEME, Sheet, document
 from qualm.training.curves import Curve, plot
 from qualm.training.metrics import LOG, ROWS, read_rows
+from qualm.training.recipe import ERRORS
 
 NAME = "training.html"
 OWN = str(__package__)
@@ -120,7 +121,7 @@ def _sentence(about: About, rows: Sequence[Row]) -> tuple[str, str]:
     )
 
 
-UNITS = {"bits per byte": "比特/字节", "nats a token": "奈特/词元", "nats a target": "奈特/目标"}
+UNITS = {"bits per byte": "比特/字节", "nats a token": "奈特/词元", "nats a target": "奈特/目标", ERRORS: "错误/目标"}
 
 
 def _glance(last: Row) -> Html:
@@ -140,14 +141,14 @@ def _glance(last: Row) -> Html:
 
 def _figures(about: About, rows: Sequence[Row]) -> list[Html]:
     key = "bits_per_byte" if about.unit == "bits per byte" and any("bits_per_byte" in r for r in rows) else "loss"
-    wide = [
-        Curve(("learnt", "训练"), _points(rows, key), band=True),
-        Curve(("held out", "留出"), _points(rows, "validation"), kind="held", spots=True),
-    ]
+    held = Curve(("held out", "留出"), _points(rows, "validation"), kind="held", spots=True)
+    errors = about.unit == ERRORS  # not to be drawn on the scale of a loss
+    wide = [Curve(("learnt", "训练"), _points(rows, key), band=True), *([] if errors else [held])]
     unit = about.unit if key == "bits_per_byte" else "nats"
     zh = UNITS.get(unit, "奈特")
     skipped = [row["step"] for row in rows if row["loss"] is None]
     small = [
+        *([((f"Held out, {ERRORS}", f"留出，{UNITS[ERRORS]}"), [held], False)] if errors else []),
         (("Learning rate", "学习率"), [Curve(("rate", "学习率"), _points(rows, "lr"))], False),
         (("Norm of the gradient", "梯度范数"), [Curve(("norm", "范数"), _points(rows, "norm"), band=True)], False),
         (

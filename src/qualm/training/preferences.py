@@ -5,14 +5,13 @@ arXiv 2402.01306). What the model says of each answer before training is read on
 model is held.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from qualm.corpus.records import Record, records_hash
@@ -24,10 +23,9 @@ from qualm.training.data import IGNORE, Batch, ExampleRows
 from qualm.training.head import CHUNK, Head
 from qualm.training.lessons import Example, Lesson, messages_of, next_of
 from qualm.training.losses import Loss
-from qualm.training.objectives import READ
+from qualm.training.reading import each
 from qualm.training.state import hash_weights
 
-T = TypeVar("T")
 HELD = 2**24  # log-probabilities of the start that are held to read the divergence by: 64 MB
 
 
@@ -190,21 +188,3 @@ def distributions(model: Any, batch: Batch) -> Tensor:
     """Log-probabilities (N, V) at the places of the chosen answers."""
     hidden = model.hidden(batch["ids"])[batch["labels"] != IGNORE]
     return F.log_softmax(model.head(hidden).float(), -1)
-
-
-def each(
-    model: nn.Module, rows: ExampleRows, read: Callable[[Any, Batch], T], more: Callable[[], bool] = lambda: True
-) -> list[T]:
-    """What `read` makes of the batches of all rows in order, the model in evaluation mode, as long as `more` is so."""
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
-    found = []
-    try:
-        with torch.inference_mode():
-            for start in range(0, len(rows), READ):
-                if more():
-                    group = np.arange(start, min(start + READ, len(rows)))
-                    found.append(read(model, rows.batch(group, np.zeros_like(group)).to(device)))
-    finally:
-        model.train(training)
-    return found

@@ -99,6 +99,10 @@ class Lora:
     targets: tuple[str, ...] = ()
 
 
+RIGHT_OR_WRONG = ("classify", "tag", "prefer")  # tasks whose targets are so
+ERRORS = "errors a target"
+
+
 @dataclass(frozen=True)
 class Lessons:
     """The fields of a tuning that are about what is taught.
@@ -111,6 +115,9 @@ class Lessons:
         pooling: Of classify, what a label is read from: cls, the first token's state; mean, that of all tokens, which
             suits a model that was never taught what its first token stands for, and which no other program reads. By
             default as the model has it.
+        keep: Which weights are the best ones: those of the least held-out loss, or of the most held-out labels told
+            right (accuracy: of classify and tag, and of prefer the pairs), of which there may be more when the loss
+            has long begun to rise.
         preference: The loss of prefer: dpo; ipo, which does not run away where the better answer is always the same;
             kto, which takes each answer by itself.
         beta: Of prefer, how dear it is to depart from the model that was given.
@@ -125,6 +132,7 @@ class Lessons:
     length: int = 0
     held_out: float = 0.1
     pooling: Literal["cls", "mean"] | None = None
+    keep: Literal["loss", "accuracy"] = "loss"
     preference: Literal["dpo", "ipo", "kto"] = "dpo"
     beta: float = 0.1
     lora: int = 0
@@ -139,6 +147,9 @@ class Lessons:
                 raise UsageError(f"must be above 0, not {getattr(self, name)}", where=name)
         if self.pooling and self.task != "classify":
             raise UsageError(f"is for classify, not {self.task}", where="pooling", then="leave it out")
+        if self.keep == "accuracy" and self.task not in RIGHT_OR_WRONG:
+            told = f"{self.task} has no labels that are told right or wrong"
+            raise UsageError(told, where="keep", then="leave it out")
         if self.pooling == "mean" and self.lora and not self.merge:
             raise UsageError("a program that reads the adapter would not know", where="pooling", then="say --merge")
         for name in ("alpha", "dora", "targets", "merge"):
@@ -148,6 +159,11 @@ class Lessons:
     @property
     def adapter(self) -> Lora | None:
         return Lora(self.lora, self.alpha, self.dora, self.targets) if self.lora else None
+
+    @property
+    def unit(self) -> str:
+        """Of what validation reads."""
+        return "nats a target" if self.keep == "loss" else ERRORS
 
 
 @dataclass(frozen=True)

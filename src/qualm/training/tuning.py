@@ -107,14 +107,14 @@ def _taught(
         figures = lesson.read(trained, kept, loss)
         if len(figures) > 1:
             hooks.on_event("held out: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
-        return figures["loss"]
+        return figures["loss"] if tuning.keep == "loss" else 1 - figures["accuracy"]
 
     def write(trained: nn.Module, folder: Path) -> None:
         if isinstance(trained, Model):
             write_folder(trained, pupil.tokens, folder, about)
 
     partly = state.write_weights if tuning.lora else write
-    page = Page(work, output / NAME, About(output.name, "nats a target", _told(tuning, model, len(rows), len(held))))
+    page = Page(work, output / NAME, About(output.name, tuning.unit, _told(tuning, model, len(rows), len(held))))
     given = {"tokenizer": {"hash": pupil.tokens.hash, "template": pupil.tokens.template_hash}}
     hooks = replace(hooks, given={**given, "held_out": {"records": records_hash(held)}})
     hooks = replace(hooks, validate=validate, write=partly, on_step=page.watching(hooks.on_step))
@@ -182,4 +182,4 @@ def _usual(tuning: Tuning, pupil: Pupil) -> TuneSettings:
 
 def _about(tuning: Tuning, rows: Sequence[Record], held: Sequence[Record], name: str) -> dict[str, Any]:
     made: Mapping[str, Any] = {"rows": records_hash(rows), "held_out": records_hash(held)}
-    return {"name": name, "training": {"tuning": to_dict(tuning), **made, "unit": "nats a target"}}
+    return {"name": name, "training": {"tuning": to_dict(tuning), **made, "unit": tuning.unit}}
