@@ -1,6 +1,7 @@
 """From a model and labelled rows to a model, or an adapter, that has learnt them."""
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -107,7 +108,8 @@ def _taught(
         figures = lesson.read(trained, kept, loss)
         if len(figures) > 1:
             hooks.on_event("held out: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
-        return figures["loss"] if tuning.keep == "loss" else 1 - figures["accuracy"]
+        by_loss = tuning.keep == "loss" or not math.isfinite(figures["loss"])
+        return figures["loss"] if by_loss else 1 - figures["accuracy"]
 
     def write(trained: nn.Module, folder: Path) -> None:
         if isinstance(trained, Model):
