@@ -17,12 +17,14 @@ from qualm.lm.base import Sampling
 from qualm.lm.load import load_base
 from qualm.teaching import Tuning, tune
 from qualm.training.data import IGNORE
-from qualm.training.lessons import Chat, Pairs, Question, Tag
+from qualm.training.lessons import Chat, Labels, Pairs, Question, Tag
 from qualm.training.loop import Hooks
 from qualm.training.losses import label_nats, labels_right
-from qualm.training.recipe import Recipe
+from qualm.training.preferences import Prefer
+from qualm.training.recipe import RIGHT_OR_WRONG, Recipe
 from qualm.training.run import train
 from qualm.training.settings import TrainSettings, TuneSettings
+from qualm.training.tuning import LESSONS
 from tiny import TEMPLATES, templated, tiny_tokens
 
 GOOD, BAD = ("fine", "kind", "warm", "bright"), ("cold", "mean", "dull", "grim")
@@ -160,6 +162,17 @@ def test_most_right_cannot_be_kept_of_what_is_not_right_or_wrong():
         with pytest.raises(UsageError, match="told right or wrong") as caught:
             Tuning(task, keep="accuracy")
         assert caught.value.where == "keep"
+    assert {name for name, kind in LESSONS.items() if issubclass(kind, Labels | Prefer)} == set(RIGHT_OR_WRONG)
+
+
+def test_the_weights_that_tell_most_pairs_right_can_be_kept(made, tmp_path):
+    rows = [{"prompt": "a", "chosen": f" {row['text']}", "rejected": f" {row['text'][::-1]}"} for row in reviews(60)]
+    settings = replace(FAST, steps=8, eval_every=2, save_every=8)
+    tuned = tune(
+        made["gpt"], written(tmp_path, rows), tmp_path / "out", Tuning("prefer", keep="accuracy", train=settings)
+    )
+    assert tuned.result.best == pytest.approx(1 - tuned.figures["accuracy"])
+    assert tuned.result.best == min(value for _, value in tuned.result.validations)
 
 
 def test_several_labels_at_once(made, tmp_path):

@@ -89,7 +89,6 @@ class Labels(Lesson):
     """Of a fixed set: one a text, several, or one a word."""
 
     of = (Encoder,)
-    labels: Sequence[str]
 
     def loss(self, model: Model) -> Loss:
         return labelled
